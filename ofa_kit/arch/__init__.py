@@ -1,0 +1,1 @@
+"""The vocabulary: architectures, spaces and their lowering to layers. No torch."""

@@ -1,0 +1,94 @@
+"""Batches: training batches that any process can make again from (seed, epoch), and plain evaluation batches."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import v2
+
+from ofa_kit.data.dataset import DatasetInfo, ImageSource, MemoryImages, Part
+
+Batch = tuple[Tensor, Tensor]
+"""Images (N, C, S, S), normalised float32, and labels (N,)."""
+
+
+def training_batches(
+    source: ImageSource, info: DatasetInfo, *, batch_size: int, seed: int, epoch: int, start: int = 0, workers: int = 0
+) -> Iterator[Batch]:
+    """Yield the augmented batches of one epoch from batch `start` on; the last incomplete batch is left out.
+
+    Order and augmentation depend on (seed, epoch, batch) alone, so a resumed epoch goes on with the same batches.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(source.labels))
+    count = batches_per_epoch(source, batch_size)
+    keys = [
+        [(seed, epoch, batch, int(i)) for i in order[batch * batch_size : (batch + 1) * batch_size]]
+        for batch in range(start, count)
+    ]
+    dataset = _Augmented(source, info)
+    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+
+
+def batches_per_epoch(source: ImageSource, batch_size: int) -> int:
+    """Return the number of full batches, at least one."""
+    return max(1, len(source.labels) // batch_size)
+
+
+def evaluation_batches(
+    source: ImageSource, info: DatasetInfo, *, batch_size: int = 256, indices: NDArray[np.int64] | None = None
+) -> Iterator[Batch]:
+    """Yield batches without augmentation, in order; `indices` choose some images."""
+    chosen = np.arange(len(source.labels)) if indices is None else indices
+    crop = _evaluation_crop(info)
+    for start in range(0, len(chosen), batch_size):
+        part = chosen[start : start + batch_size]
+        images = _raw_images(source, part) if crop is None else torch.stack([crop(source.image(int(i))) for i in part])
+        yield normalize(images, info), source.labels[torch.from_numpy(part)]
+
+
+def normalize(images: Tensor, info: DatasetInfo) -> Tensor:
+    """Scale uint8 images (N, C, H, W) to 0..1, subtract the mean and divide by the standard deviation."""
+    mean = torch.tensor(info.mean).view(1, -1, 1, 1)
+    std = torch.tensor(info.std).view(1, -1, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+class _Augmented(TorchDataset[Batch]):
+    """Whole batches by key (seed, epoch, batch, index)."""
+
+    def __init__(self, source: ImageSource, info: DatasetInfo) -> None:
+        self.source, self.info = source, info
+        size = info.image_size
+        crop: list[v2.Transform] = (
+            [v2.RandomCrop(size, padding=max(1, size // 8))]
+            if info.crop_fraction == 1
+            else [v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True)]
+        )
+        self.augment = v2.Compose(crop + [v2.RandomHorizontalFlip()] * info.flip)
+
+    def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> Batch:
+        indices = [index for *_, index in keys]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng(keys[0][:3]).integers(2**62)))
+            images = torch.stack([self.augment(self.source.image(index)) for index in indices])
+        return normalize(images, self.info), self.source.labels[torch.tensor(indices)]
+
+
+def _evaluation_crop(info: DatasetInfo) -> v2.Transform | None:
+    if info.crop_fraction == 1:
+        return None
+    return v2.Compose(
+        [v2.Resize(round(info.image_size / info.crop_fraction), antialias=True), v2.CenterCrop(info.image_size)]
+    )
+
+
+def _raw_images(source: ImageSource, indices: NDArray[np.int64]) -> Tensor:
+    while isinstance(source, Part):
+        source, indices = source.source, source.indices[indices]
+    if isinstance(source, MemoryImages):
+        return source.images[torch.from_numpy(indices)]
+    return torch.stack([source.image(int(i)) for i in indices])

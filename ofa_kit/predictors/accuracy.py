@@ -1,0 +1,60 @@
+"""Top-1 of any subnet, learned from a few measured ones: ridge on one-hot choices, depths and log-MACs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_kit.arch.config import ArchConfig
+from ofa_kit.arch.features import accuracy_features
+from ofa_kit.arch.space import Genomes, SearchSpace
+from ofa_kit.errors import TableError
+from ofa_kit.predictors import scores
+
+Values = NDArray[np.float64]
+MINIMUM = 8
+
+
+@dataclass(frozen=True)
+class AccuracyPredictor:
+    """Predicts top-1 in percent for whole populations of genomes."""
+
+    space: SearchSpace
+    model: Any
+    held_out: dict[str, float]
+    """Scores of 5-fold cross-validation: rmse (points), tau, n."""
+
+    @classmethod
+    def fit(cls, space: SearchSpace, measured: Sequence[tuple[ArchConfig, float]]) -> "AccuracyPredictor":
+        """Learn from measured subnets (arch, top-1 in percent)."""
+        from sklearn.model_selection import KFold, cross_val_predict
+
+        if len(measured) < MINIMUM:
+            raise TableError(
+                f"the accuracy predictor needs at least {MINIMUM} measured subnets, found {len(measured)}; "
+                "run `ofa-kit measure-accuracy` with a larger --subnets"
+            )
+        genomes = np.stack([space.encode(arch) for arch, _ in measured])
+        inputs, target = accuracy_features(space, genomes), np.array([top1 for _, top1 in measured])
+        folds = KFold(n_splits=min(5, len(target)), shuffle=True, random_state=0)
+        guesses = cross_val_predict(_ridge(), inputs, target, cv=folds)
+        held_out = {
+            "rmse": scores.rmse(guesses, target),
+            "tau": scores.kendall_tau(guesses, target),
+            "n": float(len(target)),
+        }
+        return cls(space, _ridge().fit(inputs, target), held_out)
+
+    def predict_top1(self, genomes: Genomes) -> Values:
+        """Return predicted top-1 in percent, shape (N,)."""
+        return np.asarray(self.model.predict(accuracy_features(self.space, genomes)), dtype=float)
+
+
+def _ridge() -> Any:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 3, 21)))

@@ -1,0 +1,90 @@
+"""Phases: a recipe as a sequence of (rule, epochs, rate). Sandwich and single-path have one, shrinking has six."""
+
+from dataclasses import dataclass
+
+from ofa_kit.arch.space import SearchSpace
+from ofa_kit.training.recipe import PhaseRecipe, Recipe
+from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath
+
+OFA_SHARES = (("largest", 0.25), ("kernel", 0.25), ("depth-1", 0.1), ("depth-2", 0.15), ("expand-1", 0.1), ("expand-2", 0.15))  # fmt: skip
+"""Shares of the epochs; OFA's own are 180, 120, 25, 120, 25, 120 epochs (Cai et al. 2020, appendix)."""
+SHORT_PHASE_LR, LONG_PHASE_LR = 1 / 12, 1 / 4
+"""Rates of the depth and expand phases relative to the kernel phase: 2.5e-3 and 7.5e-3 to 3e-2."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with its own optimizer."""
+
+    name: str
+    rule: Rule
+    epochs: int
+    lr: float
+    warmup_epochs: int
+    teacher: bool = False
+    """Learns from the network that the first phase left behind."""
+    sort_before: SearchSpace | None = None
+    """Channels are sorted before the phase starts; the subnets of this space stay what they are."""
+
+
+def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
+    """Return the phases of a recipe on its (adapted) space."""
+    if recipe.method == "sandwich":
+        rule: Rule = Sandwich(space, recipe.num_random)
+        return [Phase("sandwich", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs)]
+    if recipe.method == "single-path":
+        return [Phase("single-path", SinglePath(space), recipe.epochs, recipe.lr, recipe.warmup_epochs)]
+    phases, trained = [], _restricted(space, PhaseRecipe(name="largest", epochs=1, lr=1))
+    for index, settings in enumerate(recipe.phases or ofa_phases(recipe, space)):
+        allowed = _restricted(space, settings)
+        phases.append(
+            Phase(
+                settings.name,
+                Shrinking(allowed, settings.subnets, "labels" if index == 0 else "teacher"),
+                settings.epochs,
+                settings.lr,
+                settings.warmup_epochs,
+                teacher=index > 0,
+                sort_before=trained if settings.sort_channels else None,
+            )
+        )
+        trained = allowed
+    return phases
+
+
+def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
+    """Return OFA's phases in the proportions of its paper, scaled to the recipe's epochs and rate."""
+    kernels = max(len(s.kernel_sizes) for s in space.stages)
+    depths = max(len(s.depths) for s in space.stages)
+    expands = max(len(s.expand_ratios) for s in space.stages)
+    choices = {
+        "largest": (1, 1, 1, 1, 1.0),
+        "kernel": (kernels, 1, 1, 1, 1.0),
+        "depth-1": (kernels, min(2, depths), 1, 2, SHORT_PHASE_LR),
+        "depth-2": (kernels, depths, 1, 2, LONG_PHASE_LR),
+        "expand-1": (kernels, depths, min(2, expands), 4, SHORT_PHASE_LR),
+        "expand-2": (kernels, depths, expands, 4, LONG_PHASE_LR),
+    }
+    found = []
+    for name, share in OFA_SHARES:
+        kernel_sizes, depth_count, expand_ratios, subnets, rate = choices[name]
+        found.append(
+            PhaseRecipe(
+                name=name,
+                epochs=max(1, round(share * recipe.epochs)),
+                lr=recipe.lr * rate,
+                kernel_sizes=kernel_sizes,
+                depths=depth_count,
+                expand_ratios=expand_ratios,
+                subnets=subnets,
+                warmup_epochs=recipe.warmup_epochs if name in ("largest", "kernel") else 0,
+                sort_channels=name.startswith("expand"),
+            )
+        )
+    return tuple(found)
+
+
+def _restricted(space: SearchSpace, settings: PhaseRecipe) -> SearchSpace:
+    return space.restricted(
+        kernel_sizes=settings.kernel_sizes, depths=settings.depths, expand_ratios=settings.expand_ratios
+    )

@@ -1,0 +1,125 @@
+"""Run: the folder of one supernet: config.yaml, checkpoints/, metrics.csv, supernet.safetensors, accuracy.csv."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from ofa_kit import storage
+from ofa_kit.arch.presets import preset
+from ofa_kit.arch.space import SearchSpace
+from ofa_kit.config import parse, read_yaml
+from ofa_kit.data.dataset import DatasetInfo
+from ofa_kit.errors import RunError
+from ofa_kit.supernet.supernet import Supernet
+from ofa_kit.training import checkpoint
+from ofa_kit.training.recipe import Recipe
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its settings read."""
+
+    folder: Path
+    recipe: Recipe
+    info: DatasetInfo
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def space(self) -> SearchSpace:
+        """The recipe's space, adapted to the data's channels and classes."""
+        return preset(self.recipe.space).adapted(in_channels=self.info.in_channels, num_classes=self.info.num_classes)
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "supernet.safetensors"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def teacher(self) -> Path:
+        return self.folder / "checkpoints" / "teacher.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def accuracy(self) -> Path:
+        return self.folder / "accuracy.csv"
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, info: DatasetInfo) -> "Run":
+        """Start a run folder; a RunError when one with training in it is there."""
+        run = cls(folder, recipe, info)
+        if run.last_checkpoint.exists() or run.weights.exists():
+            raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
+        text = yaml.safe_dump({"recipe": _plain(recipe), "dataset": _plain(info)}, sort_keys=False)
+        storage.write_text(folder / "config.yaml", text)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Read a run folder; a RunError when it is none."""
+        path = folder / "config.yaml"
+        if not path.exists():
+            known = sorted(p.parent.name for p in folder.parent.glob("*/config.yaml"))
+            raise RunError(
+                f"no run '{folder}'; "
+                + (f"found: {', '.join(known)}" if known else "train one with `ofa-kit train-supernet --run NAME`")
+            )
+        values = read_yaml(path)
+        info = parse(DatasetInfo, values.get("dataset") or {}, f"{path}, dataset")
+        return cls(folder, Recipe.parse(values.get("recipe") or {}, f"{path}, recipe"), info)
+
+    @classmethod
+    def find(cls, name: str | None, root: Path = RUNS) -> "Run":
+        """Open a run by name or folder; without a name, the newest one with trained weights."""
+        if name is not None:
+            named = root / name
+            return cls.open(named if named.exists() or not Path(name).exists() else Path(name))
+        trained = sorted(root.glob("*/supernet.safetensors"), key=lambda p: p.stat().st_mtime)
+        if not trained:
+            raise RunError(f"no trained run in '{root}'; train one with `ofa-kit train-supernet` or give --run FOLDER")
+        return cls.open(trained[-1].parent)
+
+    def load_supernet(self) -> tuple[Supernet, str]:
+        """Return the trained supernet in evaluation mode and the hash of its weights."""
+        if not self.weights.exists():
+            raise RunError(
+                f"run '{self.folder}' has no trained weights yet; finish it with "
+                f"`ofa-kit train-supernet --run {self.name} --resume`"
+            )
+        tensors, facts = checkpoint.load(self.weights)
+        if facts.get("space_fingerprint") != self.space.fingerprint:
+            raise RunError(f"'{self.weights}' holds the space {facts.get('space')}, config.yaml says {self.space.name}")
+        supernet = Supernet(self.space)
+        supernet.load_state_dict(tensors)
+        return supernet.eval(), str(facts["weights_hash"])
+
+    def save_supernet(self, state: dict[str, torch.Tensor]) -> None:
+        """Write the trained weights with the space and their hash in the header."""
+        facts = {
+            "space": self.space.name,
+            "space_fingerprint": self.space.fingerprint,
+            "weights_hash": checkpoint.weights_hash(state),
+        }
+        checkpoint.save(self.weights, state, facts)
+
+
+def _plain(value: Recipe | DatasetInfo) -> dict[str, object]:
+    """Return a dataclass as YAML's plain values."""
+    return {key: _listed(item) for key, item in dataclasses.asdict(value).items()}
+
+
+def _listed(item: object) -> object:
+    return [_listed(i) for i in item] if isinstance(item, tuple | list) else item
