@@ -1,0 +1,1 @@
+"""Trained subnets as ONNX files that are checked against PyTorch."""

@@ -89,6 +89,13 @@ class LatencyTable:
         row = {"kind": "subnet", "key": arch.key, **arch.to_row(), "error": error, "load": f"{load:.2f}"}
         self._append([row | {"measured_at": measured_at}])
 
+    def reference_ms(self, measured_ms: float) -> float:
+        """Return the reference kernel's time of the first session; the first call stores it."""
+        if "reference_ms" not in self.provenance:
+            self.provenance["reference_ms"] = measured_ms
+            storage.write_text(self.path.with_suffix(".json"), json.dumps(self.provenance, indent=2) + "\n")
+        return float(self.provenance["reference_ms"])
+
     def _append(self, rows: Iterable[dict[str, object]]) -> None:
         rows = list(rows)
         storage.append_rows(self.path, COLUMNS, rows)

@@ -1,0 +1,1 @@
+"""Finding the best subnet under a budget, on predictions. No torch."""

@@ -17,8 +17,6 @@ from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training import checkpoint
 from ofa_kit.training.recipe import Recipe
 
-RUNS = Path("runs")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -82,11 +80,8 @@ class Run:
         return cls(folder, Recipe.parse(values.get("recipe") or {}, f"{path}, recipe"), info)
 
     @classmethod
-    def find(cls, name: str | None, root: Path = RUNS) -> "Run":
-        """Open a run by name or folder; without a name, the newest one with trained weights."""
-        if name is not None:
-            named = root / name
-            return cls.open(named if named.exists() or not Path(name).exists() else Path(name))
+    def find_newest(cls, root: Path) -> "Run":
+        """Open the run in `root` whose weights are the newest."""
         trained = sorted(root.glob("*/supernet.safetensors"), key=lambda p: p.stat().st_mtime)
         if not trained:
             raise RunError(f"no trained run in '{root}'; train one with `ofa-kit train-supernet` or give --run FOLDER")

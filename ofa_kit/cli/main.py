@@ -1,0 +1,305 @@
+"""The command line: signatures, help and exit codes. Heavy imports stand inside the commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from ofa_kit import __version__
+from ofa_kit.errors import OfaKitError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a supernet once, profile each device, specialize under a latency budget, export proven ONNX.",
+)
+
+RunOption = Annotated[str | None, typer.Option("--run", help="Run name or folder; default: the newest trained run.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Device profile: a name or a YAML file.")]
+TablesOption = Annotated[Path, typer.Option("--tables", help="Folder of the latency tables.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TABLES = Path("latency_tables")
+
+
+def main() -> NoReturn:
+    """Run the command line: user errors end with one line and exit code 2."""
+    try:
+        app()
+    except OfaKitError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def train_supernet(
+    recipe: Annotated[str | None, typer.Option(help="Recipe: a name or a YAML file.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space, see `ofa-kit spaces`.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,
+    method: Annotated[str | None, typer.Option(help="sandwich, progressive-shrinking or single-path.")] = None,
+    run: Annotated[str | None, typer.Option(help="Name of the run, or a folder; default: recipe or space.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: --set lr=0.2")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+) -> None:
+    """Train a supernet: all subnets of a space in one set of weights."""
+    from ofa_kit.commands.train_supernet import train_supernet as command
+    from ofa_kit.config import find_profile, read_yaml
+    from ofa_kit.progress import Terminal
+    from ofa_kit.training.recipe import with_settings
+
+    values: dict[str, Any] = {}
+    source = "command line"
+    if recipe:
+        path = find_profile("recipes", "recipe", recipe)
+        values, source = read_yaml(path), str(path)
+    given = {"space": space, "data": data, "method": method, "epochs": epochs}
+    values |= {key: value for key, value in given.items() if value is not None}
+    values = with_settings(values, settings or [])
+    if not values and not resume:
+        raise OfaKitError("nothing to train: give --recipe NAME or --space NAME (see `ofa-kit spaces`)")
+    name = run or (Path(recipe).stem if recipe else str(values.get("space", "")))
+    if not name:
+        raise OfaKitError("--resume needs --run NAME")
+    done = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
+    typer.echo(f"trained: {done.weights}")
+    typer.echo(f"next: ofa-kit profile --device cpu-ort --run {name}")
+
+
+@app.command()
+def profile(
+    device: DeviceOption,
+    run: Annotated[str | None, typer.Option("--run", help="Run whose space is profiled.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Space to profile, without a run.")] = None,
+    subnets: Annotated[int | None, typer.Option(help="Whole subnets to time; default: the device profile's.")] = None,
+    accuracy: Annotated[bool, typer.Option(help="Also measure top-1 of subnets of the run.")] = True,
+    accuracy_subnets: Annotated[int, typer.Option(help="Subnets whose top-1 is measured.")] = 40,
+    tables: TablesOption = TABLES,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the latency table of a space on this device; what is measured already is kept."""
+    from ofa_kit.arch.presets import preset
+    from ofa_kit.commands.profile import profile as command
+    from ofa_kit.latency.device import DeviceProfile
+    from ofa_kit.progress import Terminal
+
+    if (run is None) == (space is None):
+        raise OfaKitError("profile needs either --run NAME (a trained run) or --space NAME")
+    if subnets is not None and subnets < 4:
+        raise OfaKitError(f"--subnets must be at least 4 to calibrate the table, found {subnets}")
+    target, reporter = DeviceProfile.load(device), Terminal()
+    trained = open_run(run) if run is not None else None
+    profiled = command(target, trained.space if trained else preset(str(space)), subnets=subnets, tables=tables, reporter=reporter)  # fmt: skip
+    scores = profiled.predictor.held_out
+    values = {"table": str(profiled.table.path), "blocks": len(profiled.table.blocks), "subnets": len(profiled.table.subnets), **scores}  # fmt: skip
+    text = [
+        f"table: {profiled.table.path} ({len(profiled.table.blocks)} blocks, {len(profiled.table.subnets)} subnets measured)",
+        f"latency predictor, leave-one-out over {scores['n']:.0f} measured subnets: MAPE {scores['mape']:.2f} %, "
+        f"within 5 % {100 * scores['within_5']:.0f} %, Kendall tau {scores['tau']:.3f}",
+    ]
+    if trained and accuracy:
+        from ofa_kit.commands.measure_accuracy import measure_accuracy as measure
+
+        rows = measure(trained, accuracy_subnets, reporter=reporter).rows
+        values |= {"accuracy": str(trained.accuracy), "accuracy_subnets": len(rows)}
+        text.append(f"accuracy: {trained.accuracy} ({len(rows)} subnets measured)")
+    show(values, text, as_json)
+
+
+@app.command()
+def measure_accuracy(
+    run: RunOption = None,
+    subnets: Annotated[int, typer.Option(help="Subnets to measure, those measured already included.")] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure top-1 of subnets on held-out images, each with recalibrated batch norm."""
+    from ofa_kit.commands.measure_accuracy import measure_accuracy as command
+    from ofa_kit.progress import Terminal
+
+    trained = open_run(run)
+    table = command(trained, subnets, reporter=Terminal())
+    top1 = [value for _, value in table.rows.values()]
+    values = {"table": str(trained.accuracy), "subnets": len(top1), "top1_min": min(top1), "top1_max": max(top1)}
+    text = [f"accuracy: {trained.accuracy} ({len(top1)} subnets, top-1 {min(top1):.2f}..{max(top1):.2f} %, measured)"]
+    show(values, text, as_json)
+
+
+@app.command()
+def specialize(
+    run: RunOption = None,
+    device: DeviceOption = "cpu-ort",
+    latency_ms: Annotated[float | None, typer.Option(help="Budget for one batch, in milliseconds.")] = None,
+    macs_m: Annotated[float | None, typer.Option(help="Budget in millions of multiply-adds.")] = None,
+    algorithm: Annotated[Literal["evolution", "coarse-to-fine"], typer.Option(help="Search algorithm.")] = "evolution",
+    export: Annotated[Path, typer.Option(help="NAME.onnx or a folder.")] = Path("model.onnx"),
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch size open.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    tables: TablesOption = TABLES,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best subnet within a budget, measure it on the device, export verified ONNX."""
+    import math
+
+    from ofa_kit.commands.deploy import deployment_paths
+    from ofa_kit.commands.specialize import Specializer
+    from ofa_kit.latency.device import DeviceProfile
+    from ofa_kit.progress import Terminal
+    from ofa_kit.search.budget import Budget
+
+    if latency_ms is None and macs_m is None:
+        raise OfaKitError("no budget: give --latency-ms, --macs-m or both")
+    budget = Budget(
+        latency_ms=math.inf if latency_ms is None else latency_ms, macs_m=math.inf if macs_m is None else macs_m
+    )
+    deployment_paths(export)
+    specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
+    made = specializer.specialize(budget, export, algorithm=algorithm, seed=seed, dynamic_batch=dynamic_batch)
+    show_deployment(made, str(budget), as_json)
+
+
+@app.command("export")
+def export_arch(
+    arch: Annotated[str, typer.Option(help="largest, smallest, or a key of the accuracy or latency table.")],
+    run: RunOption = None,
+    device: DeviceOption = "cpu-ort",
+    export: Annotated[Path, typer.Option(help="NAME.onnx or a folder.")] = Path("model.onnx"),
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch size open.")] = False,
+    tables: TablesOption = TABLES,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure and export one given subnet."""
+    from ofa_kit.commands.deploy import deployment_paths
+    from ofa_kit.commands.specialize import Specializer
+    from ofa_kit.latency.device import DeviceProfile
+    from ofa_kit.progress import Terminal
+
+    deployment_paths(export)
+    specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
+    made = specializer.export(specializer.arch_named(arch), export, dynamic_batch=dynamic_batch)
+    show_deployment(made, "none", as_json)
+
+
+@app.command()
+def table(
+    run: RunOption = None,
+    device: DeviceOption = "cpu-ort",
+    out: Annotated[Path | None, typer.Option(help="Write all columns to a CSV file.")] = None,
+    tables: TablesOption = TABLES,
+    as_json: JsonOption = False,
+) -> None:
+    """Show [D, W, K, R] -> [accuracy, latency] of measured subnets, predicted beside measured."""
+    from ofa_kit.commands.table import joined_table, screen_columns, write_table
+    from ofa_kit.latency.device import DeviceProfile
+
+    frame = joined_table(open_run(run), DeviceProfile.load(device), tables=tables)
+    if out is not None:
+        write_table(frame, out)
+        typer.echo(f"{out}: {len(frame)} rows")
+    elif as_json:
+        typer.echo(frame.to_json(orient="records", indent=2))
+    else:
+        typer.echo(frame[screen_columns()].to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-"))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Go the whole way on embedded digits: train, profile this CPU, specialize for three budgets."""
+    from ofa_kit.commands.demo import demo as command
+    from ofa_kit.commands.demo import summary_values
+    from ofa_kit.progress import Terminal
+
+    found = command(folder, reporter=Terminal())
+    text = (folder / "summary.md").read_text(encoding="utf-8").splitlines()
+    show(summary_values(found), [*text, "", f"models: {folder / 'models'}", f"table: {found.profiled.table.path}"], as_json)
+
+
+@app.command()
+def spaces(as_json: JsonOption = False) -> None:
+    """List the search spaces."""
+    from ofa_kit.arch.layers import macs, params
+    from ofa_kit.arch.presets import PRESETS
+
+    values, text = {}, []
+    for name, space in PRESETS.items():
+        ends = [space.smallest(), space.largest()]
+        low, high = (macs(space, arch) / 1e6 for arch in ends)
+        sizes = [params(space, arch) / 1e6 for arch in ends]
+        pixels = f"{min(space.resolutions)}..{max(space.resolutions)}"
+        values[name] = {"subnets": space.size(), "resolutions": space.resolutions, "macs_m": [low, high], "params_m": sizes}
+        text.append(
+            f"{name:18} {space.size():>9.3g} subnets  {pixels:>8} px  {low:7.1f}..{high:<7.1f} M MACs  "
+            f"{sizes[0]:5.2f}..{sizes[1]:<5.2f} M params"
+        )
+    show(values, text, as_json)
+
+
+@app.command()
+def devices(as_json: JsonOption = False) -> None:
+    """List the device profiles."""
+    from dataclasses import asdict
+
+    from ofa_kit.latency.device import DeviceProfile, device_names
+
+    found = [DeviceProfile.load(name) for name in device_names()]
+    text = [f"{d.name:12} {d.backend} {d.provider} {d.precision} batch {d.batch} threads {d.threads}" for d in found]
+    show({d.name: asdict(d) for d in found}, text, as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Show what this machine has and what each backend could do now."""
+    from ofa_kit.commands.doctor import doctor as command
+
+    found = command()
+    text = [line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))]
+    show(found, text, as_json)
+
+
+def run_folder(name: str) -> Path:
+    """Return the folder that a run name or path means."""
+    return Path(name) if "/" in name else Path("runs") / name
+
+
+def open_run(name: str | None) -> Any:
+    """Open a run by name or folder, or the newest trained one."""
+    from ofa_kit.training.run import Run
+
+    return Run.open(run_folder(name)) if name is not None else Run.find_newest(Path("runs"))
+
+
+def show_deployment(made: Any, budget: str, as_json: bool) -> None:
+    """Print what was exported, predicted beside measured."""
+    measured, predicted = made.measured, made.predicted
+    values = {"model": str(made.model_path), "arch": str(made.arch), **made.facts, "predicted": predicted, "measured": measured}
+    text = [
+        f"model    {made.model_path}   arch {made.arch.key}   budget {budget}",
+        f"arch     {made.arch}",
+        f"latency  {measured['latency_ms']:.4f} ms measured (p50 {measured['latency_p50_ms']:.4f}, "
+        f"p90 {measured['latency_p90_ms']:.4f}), {predicted['latency_ms']:.4f} ms predicted",
+        f"top-1    {measured['validation_top1']:.2f} % validation (measured), {predicted['top1']:.2f} % predicted",
+        f"test     {measured['test_correct_onnx']:.0f} of {measured['test_images']:.0f} right in ONNX Runtime "
+        f"({measured['test_top1_onnx']:.2f} %), {measured['test_correct_pytorch']:.0f} in PyTorch "
+        f"({measured['test_top1_pytorch']:.2f} %); logits differ by {measured['max_relative_difference']:.1e}",
+    ]
+    show(values, text, as_json)
+
+
+def show(values: Any, text: list[str], as_json: bool) -> None:
+    """Print the same fields for a program or for a person."""
+    import json
+
+    typer.echo(json.dumps(values, indent=2, default=str) if as_json else "\n".join(text))

@@ -1,0 +1,61 @@
+"""measure-accuracy: top-1 of chosen subnets of a trained supernet, one durable row each."""
+
+from datetime import UTC, datetime
+
+from ofa_kit.arch.config import ArchConfig
+from ofa_kit.arch.presets import preset
+from ofa_kit.arch.selection import spread_subnets
+from ofa_kit.commands.train_supernet import use_all_cores
+from ofa_kit.data.sources import open_dataset
+from ofa_kit.errors import OfaKitError
+from ofa_kit.predictors.accuracy_table import AccuracyTable
+from ofa_kit.progress import Reporter, Silent
+from ofa_kit.training.evaluate import Evaluator
+from ofa_kit.training.run import Run
+
+
+def measure_accuracy(run: Run, subnets: int, *, reporter: Reporter | None = None) -> AccuracyTable:
+    """Measure `subnets` spread over the space on the held-out validation images; measured ones are not repeated."""
+    reporter = reporter or Silent()
+    if subnets < 1:
+        raise OfaKitError(f"--subnets must be at least 1, found {subnets}")
+    supernet, weights_hash = run.load_supernet()
+    table = AccuracyTable.open(run.accuracy, weights_hash)
+    missing = [arch for arch in spread_subnets(run.space, subnets) if arch.key not in table.rows]
+    if not missing:
+        return table
+    use_all_cores()
+    evaluator = open_evaluator(run)
+    with reporter.task("accuracy", len(missing)) as advance:
+        for done, arch in enumerate(missing, start=1):
+            top1 = evaluator.top1(supernet, arch)
+            add_row(table, arch, top1, evaluator)
+            advance(done, f"top-1 {top1:.2f} % (measured)")
+    return table
+
+
+def open_evaluator(run: Run) -> Evaluator:
+    """Return an evaluator on the run's data."""
+    dataset = open_dataset(run.info.data, photo_size=max(preset(run.recipe.space).resolutions))
+    if (dataset.info.class_names, dataset.info.in_channels) != (run.info.class_names, run.info.in_channels):
+        raise OfaKitError(
+            f"the data '{run.info.data}' now have the classes {', '.join(dataset.info.class_names)}; the run was "
+            f"trained on {', '.join(run.info.class_names)}"
+        )
+    return Evaluator(dataset, calibration=run.recipe.calibration_images)
+
+
+def add_row(table: AccuracyTable, arch: ArchConfig, top1: float, evaluator: Evaluator) -> None:
+    """Append a measured top-1."""
+    table.add(
+        arch,
+        top1,
+        images=evaluator.validation_count,
+        calibration_images=evaluator.calibration,
+        measured_at=now(),
+    )
+
+
+def now() -> str:
+    """Return the time as rows write it: UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,156 @@
+"""specialize: the best subnet of a run for a device and a budget: predicted, then measured, then exported.
+
+Search proposes on predictions; the proposals are recalibrated, validated, exported and timed on the device; in the
+order of their measured top-1, the first whose measured latency fits wins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ofa_kit.arch.config import ArchConfig
+from ofa_kit.commands.deploy import Deployment, deploy
+from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator
+from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_profiled
+from ofa_kit.commands.train_supernet import use_all_cores
+from ofa_kit.errors import InfeasibleBudgetError, UnknownNameError
+from ofa_kit.export.onnx_export import export
+from ofa_kit.latency.backends import OrtBackend, backend_for
+from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.protocol import Measurement, load_average
+from ofa_kit.predictors.accuracy import AccuracyPredictor
+from ofa_kit.predictors.accuracy_table import AccuracyTable
+from ofa_kit.progress import Reporter, Silent
+from ofa_kit.search.budget import Budget, Objective
+from ofa_kit.search.coarse_to_fine import CoarseToFine
+from ofa_kit.search.evolution import Evolution
+from ofa_kit.supernet.subnet import Subnet
+from ofa_kit.training.evaluate import Evaluator
+from ofa_kit.training.run import Run
+
+Algorithm = Literal["evolution", "coarse-to-fine"]
+ALGORITHMS = {"evolution": Evolution(), "coarse-to-fine": CoarseToFine()}
+CANDIDATES = 6
+"""Proposals measured in one round, and known good subnets measured beside them."""
+KNOWN = 2
+ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A proposal after it was measured."""
+
+    subnet: Subnet
+    top1: float
+    latency: Measurement
+
+
+class Specializer:
+    """One run on one device: predictors, evaluator and measurements shared by all budgets."""
+
+    def __init__(
+        self, run: Run, device: DeviceProfile, *, tables: Path = TABLES, reporter: Reporter | None = None
+    ) -> None:
+        self.run, self.device, self.reporter = run, device, reporter or Silent()
+        self.profiled: Profiled = open_profiled(device, run.space, tables)
+        self.backend: OrtBackend = backend_for(device)
+        self.supernet, self.weights_hash = run.load_supernet()
+        self.accuracy = AccuracyTable.open(run.accuracy, self.weights_hash)
+        self.predictor = AccuracyPredictor.fit(run.space, list(self.accuracy.rows.values()))
+        self.evaluator: Evaluator = open_evaluator(run)
+        self.judged: dict[str, Judged] = {}
+        use_all_cores()
+
+    def specialize(
+        self, budget: Budget, target: Path, *, algorithm: Algorithm = "evolution", seed: int = 0, dynamic_batch: bool = False
+    ) -> Deployment:
+        """Find, measure and export the best subnet within `budget`; InfeasibleBudgetError when none fits."""
+        rng = np.random.default_rng(seed)
+        predicted_budget = budget
+        for _ in range(ROUNDS):
+            proposals = self._proposals(predicted_budget, algorithm, rng)
+            found = self._judge(proposals)
+            fitting = [judged for judged in found if judged.latency.latency_ms <= budget.latency_ms]
+            if fitting:
+                best = max(fitting, key=lambda judged: judged.top1)
+                return self._deploy(best, budget, target, dynamic_batch)
+            fastest = min(judged.latency.latency_ms for judged in found)
+            self.reporter.say(f"no proposal fits {budget}: the fastest took {fastest:.3f} ms (measured); searching lower")
+            tighter = predicted_budget.latency_ms * min(0.97, 0.99 * budget.latency_ms / fastest)
+            predicted_budget = replace(budget, latency_ms=tighter)
+        raise InfeasibleBudgetError(
+            f"no subnet of '{self.run.space.name}' was measured within {budget} on {self.device.name} in {ROUNDS} rounds; "
+            f"the fastest took {fastest:.3f} ms (measured); raise the budget"
+        )
+
+    def _objective(self, budget: Budget) -> Objective:
+        latency = self.profiled.predictor
+        return Objective(self.run.space, budget, self.predictor.predict_top1, latency.predict_ms)
+
+    def _proposals(self, budget: Budget, algorithm: Algorithm, rng: np.random.Generator) -> list[ArchConfig]:
+        """Return the best by prediction, and the best of those whose top-1 is known, all within the predicted budget."""
+        objective = self._objective(budget)
+        found = ALGORITHMS[algorithm].search(objective, rng, top=CANDIDATES)
+        archs = [candidate.arch for candidate in found]
+        known = sorted(self.accuracy.rows.values(), key=lambda row: -row[1])
+        genomes = np.stack([self.run.space.encode(arch) for arch, _ in known])
+        fits = objective.excess(genomes) <= 0
+        archs += [arch for (arch, _), ok in zip(known, fits, strict=True) if ok][:KNOWN]
+        return list({arch.key: arch for arch in archs}.values())
+
+    def _judge(self, archs: Sequence[ArchConfig]) -> list[Judged]:
+        """Recalibrate, validate and time each proposal; every measurement is a row that stays."""
+        new = [arch for arch in archs if arch.key not in self.judged]
+        with self.reporter.task("candidates", len(new) + 1) as advance:
+            subnets: dict[ArchConfig, Subnet] = {}
+            for done, arch in enumerate(new, start=1):
+                subnets[arch] = self.evaluator.recalibrated(self.supernet, arch)
+                if arch.key not in self.accuracy.rows:
+                    top1 = self.evaluator.validation_top1(subnets[arch])
+                    add_row(self.accuracy, arch, top1, self.evaluator)
+                advance(done, f"top-1 {self.accuracy.rows[arch.key][1]:.2f} % (measured)")
+            models = {arch: export(s, batch=self.device.batch).SerializeToString() for arch, s in subnets.items()}
+            table = self.profiled.table
+            for arch, latency in (measure_subnets(table, self.backend, models) if models else {}).items():
+                table.add_subnet(arch, latency, load=load_average(), measured_at=now())
+                self.judged[arch.key] = Judged(subnets[arch], self.accuracy.rows[arch.key][1], latency)
+            advance(len(new) + 1, "timed")
+        return [self.judged[arch.key] for arch in archs if arch.key in self.judged]
+
+    def _deploy(self, best: Judged, budget: Budget, target: Path, dynamic_batch: bool) -> Deployment:
+        genome = self.run.space.encode(best.subnet.arch)[None]
+        predicted = {
+            "latency_ms": round(float(self.profiled.predictor.predict_ms(genome)[0]), 4),
+            "top1": round(float(self.predictor.predict_top1(genome)[0]), 3),
+        }
+        return deploy(
+            self.run,
+            best.subnet,
+            target,
+            device=self.device,
+            evaluator=self.evaluator,
+            weights_hash=self.weights_hash,
+            validation_top1=best.top1,
+            latency=best.latency,
+            predicted=predicted,
+            budget=str(budget),
+            dynamic_batch=dynamic_batch,
+        )
+
+    def arch_named(self, name: str) -> ArchConfig:
+        """Return the subnet that `largest`, `smallest` or a table key names."""
+        known = {key: arch for key, (arch, _) in self.profiled.table.subnets.items()}
+        known |= {key: arch for key, (arch, _) in self.accuracy.rows.items()}
+        named = {"largest": self.run.space.largest(), "smallest": self.run.space.smallest(), **known}
+        if name not in named:
+            raise UnknownNameError("arch", name, ["largest", "smallest", *sorted(known)[:5], "... (see `ofa-kit table`)"])
+        return named[name]
+
+    def export(self, arch: ArchConfig, target: Path, *, dynamic_batch: bool = False) -> Deployment:
+        """Measure and export one given subnet, whatever it costs."""
+        (judged,) = self._judge([arch])
+        return self._deploy(judged, Budget(), target, dynamic_batch)
+
