@@ -54,10 +54,12 @@ def distinct_layers(space: SearchSpace, resolution: int) -> dict[str, Layer]:
 
 
 def macs_of(space: SearchSpace, genomes: Genomes) -> Values:
+    """Return the multiply-adds of each genome for one image, shape (N,)."""
     return additive_cost(space, lambda layer: layer.macs).total(genomes)
 
 
 def params_of(space: SearchSpace, genomes: Genomes) -> Values:
+    """Return the number of parameters of each genome, shape (N,)."""
     return additive_cost(space, lambda layer: layer.params).total(genomes)
 
 

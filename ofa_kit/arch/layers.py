@@ -124,9 +124,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def _fixed_start(space: SearchSpace, resolution: int) -> Iterator[Layer]:
-    stem = Layer(
-        "stem", "conv", space.in_channels, 0, space.stem_width, 3, space.stem_stride, resolution, "hard_swish"
-    )
+    stem = Layer("stem", "conv", space.in_channels, 0, space.stem_width, 3, space.stem_stride, resolution, "hard_swish")
     yield stem
     width, first = space.stem_width, space.first_width
     yield Layer(

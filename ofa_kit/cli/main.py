@@ -100,11 +100,13 @@ def profile(
         raise OfaKitError(f"--subnets must be at least 4 to calibrate the table, found {subnets}")
     target, reporter = DeviceProfile.load(device), Terminal()
     trained = open_run(run) if run is not None else None
-    profiled = command(target, trained.space if trained else preset(str(space)), subnets=subnets, tables=tables, reporter=reporter)  # fmt: skip
+    chosen = trained.space if trained else preset(str(space))
+    profiled = command(target, chosen, subnets=subnets, tables=tables, reporter=reporter)
+    blocks, timed = len(profiled.table.blocks), len(profiled.table.subnets)
     scores = profiled.predictor.held_out
-    values = {"table": str(profiled.table.path), "blocks": len(profiled.table.blocks), "subnets": len(profiled.table.subnets), **scores}  # fmt: skip
+    values: dict[str, object] = {"table": str(profiled.table.path), "blocks": blocks, "subnets": timed, **scores}
     text = [
-        f"table: {profiled.table.path} ({len(profiled.table.blocks)} blocks, {len(profiled.table.subnets)} subnets measured)",
+        f"table: {profiled.table.path} ({blocks} blocks, {timed} subnets measured)",
         f"latency predictor, leave-one-out over {scores['n']:.0f} measured subnets: MAPE {scores['mape']:.2f} %, "
         f"within 5 % {100 * scores['within_5']:.0f} %, Kendall tau {scores['tau']:.3f}",
     ]
@@ -224,7 +226,11 @@ def demo(
 
     found = command(folder, reporter=Terminal())
     text = (folder / "summary.md").read_text(encoding="utf-8").splitlines()
-    show(summary_values(found), [*text, "", f"models: {folder / 'models'}", f"table: {found.profiled.table.path}"], as_json)
+    show(
+        summary_values(found),
+        [*text, "", f"models: {folder / 'models'}", f"table: {found.profiled.table.path}"],
+        as_json,
+    )
 
 
 @app.command()
@@ -239,7 +245,12 @@ def spaces(as_json: JsonOption = False) -> None:
         low, high = (macs(space, arch) / 1e6 for arch in ends)
         sizes = [params(space, arch) / 1e6 for arch in ends]
         pixels = f"{min(space.resolutions)}..{max(space.resolutions)}"
-        values[name] = {"subnets": space.size(), "resolutions": space.resolutions, "macs_m": [low, high], "params_m": sizes}
+        values[name] = {
+            "subnets": space.size(),
+            "resolutions": space.resolutions,
+            "macs_m": [low, high],
+            "params_m": sizes,
+        }
         text.append(
             f"{name:18} {space.size():>9.3g} subnets  {pixels:>8} px  {low:7.1f}..{high:<7.1f} M MACs  "
             f"{sizes[0]:5.2f}..{sizes[1]:<5.2f} M params"
@@ -265,7 +276,9 @@ def doctor(as_json: JsonOption = False) -> None:
     from ofa_kit.commands.doctor import doctor as command
 
     found = command()
-    text = [line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))]
+    text = [
+        line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))
+    ]
     show(found, text, as_json)
 
 
@@ -284,7 +297,13 @@ def open_run(name: str | None) -> Any:
 def show_deployment(made: Any, budget: str, as_json: bool) -> None:
     """Print what was exported, predicted beside measured."""
     measured, predicted = made.measured, made.predicted
-    values = {"model": str(made.model_path), "arch": str(made.arch), **made.facts, "predicted": predicted, "measured": measured}
+    values = {
+        "model": str(made.model_path),
+        "arch": str(made.arch),
+        **made.facts,
+        "predicted": predicted,
+        "measured": measured,
+    }
     text = [
         f"model    {made.model_path}   arch {made.arch.key}   budget {budget}",
         f"arch     {made.arch}",

@@ -68,7 +68,8 @@ def summary(run: Run, found: Demo) -> str:
         f"{run.space.size():,} subnets trained at once on {run.info.data}; {found.elapsed_s:.0f} s for everything.",
         f"Latency predictor, leave-one-out over {scores['n']:.0f} measured subnets: {scores['mape']:.1f} % mean error.",
         "",
-        "| subnet | budget ms | measured ms | p50 ms | predicted ms | test top-1 ONNX % | PyTorch % | predicted % | MACs M |",
+        "| subnet | budget ms | measured ms | p50 ms | predicted ms | test top-1 ONNX % | PyTorch % | predicted % | "
+        "MACs M |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, budget, made in _rows(found):
@@ -84,9 +85,15 @@ def summary(run: Run, found: Demo) -> str:
 def summary_values(found: Demo) -> dict[str, object]:
     """Return the demo's results as plain values."""
     return {
-        name: {"budget_ms": budget or None, "model": str(made.model_path), "arch": str(made.arch), "measured": made.measured, "predicted": made.predicted}
+        name: {
+            "budget_ms": budget or None,
+            "model": str(made.model_path),
+            "arch": str(made.arch),
+            "measured": made.measured,
+            "predicted": made.predicted,
+        }
         for name, budget, made in _rows(found)
-    }  # fmt: skip
+    }
 
 
 def _rows(found: Demo) -> list[tuple[str, str, Deployment]]:

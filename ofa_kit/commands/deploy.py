@@ -17,7 +17,7 @@ from ofa_kit.data.batches import evaluation_batches
 from ofa_kit.errors import OfaKitError
 from ofa_kit.export.compare import Comparison, compare
 from ofa_kit.export.onnx_export import export, save, with_metadata
-from ofa_kit.latency.backends import OrtBackend
+from ofa_kit.latency.backends.onnxruntime import OrtBackend
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.supernet.subnet import Subnet

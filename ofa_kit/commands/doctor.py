@@ -10,7 +10,10 @@ from ofa_kit.errors import OfaKitError
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names, fingerprint
 
-PACKAGES = ("ofa-kit", "torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "pandas", "matplotlib", "openvino", "tensorrt", "pycuda", "ray")  # fmt: skip
+PACKAGES = (
+    *("ofa-kit", "torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "pandas"),
+    *("matplotlib", "openvino", "tensorrt", "pycuda", "ray"),
+)
 
 
 def doctor() -> dict[str, dict[str, str]]:

@@ -17,8 +17,8 @@ from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.measure_accuracy import now
 from ofa_kit.errors import BackendError
 from ofa_kit.graphs.build import merged_model, network_model, random_weights
-from ofa_kit.latency.backends import OrtBackend, backend_for
-from ofa_kit.latency.backends.onnxruntime import block_times_ms
+from ofa_kit.latency.backends import backend_for
+from ofa_kit.latency.backends.onnxruntime import OrtBackend, block_times_ms
 from ofa_kit.latency.device import DeviceProfile, fingerprint
 from ofa_kit.latency.protocol import REFERENCE, Measurement, TimingProtocol, load_average, measure
 from ofa_kit.latency.table import LatencyTable
@@ -43,7 +43,12 @@ class Profiled:
 
 
 def profile(
-    device: DeviceProfile, space: SearchSpace, *, subnets: int | None = None, tables: Path = TABLES, reporter: Reporter | None = None
+    device: DeviceProfile,
+    space: SearchSpace,
+    *,
+    subnets: int | None = None,
+    tables: Path = TABLES,
+    reporter: Reporter | None = None,
 ) -> Profiled:
     """Measure what the table still lacks; all that is measured already stays."""
     reporter = reporter or Silent()

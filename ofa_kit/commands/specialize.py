@@ -18,7 +18,8 @@ from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_pro
 from ofa_kit.commands.train_supernet import use_all_cores
 from ofa_kit.errors import InfeasibleBudgetError, UnknownNameError
 from ofa_kit.export.onnx_export import export
-from ofa_kit.latency.backends import OrtBackend, backend_for
+from ofa_kit.latency.backends import backend_for
+from ofa_kit.latency.backends.onnxruntime import OrtBackend
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement, load_average
 from ofa_kit.predictors.accuracy import AccuracyPredictor
@@ -32,7 +33,7 @@ from ofa_kit.training.evaluate import Evaluator
 from ofa_kit.training.run import Run
 
 Algorithm = Literal["evolution", "coarse-to-fine"]
-ALGORITHMS = {"evolution": Evolution(), "coarse-to-fine": CoarseToFine()}
+ALGORITHMS: dict[Algorithm, Evolution | CoarseToFine] = {"evolution": Evolution(), "coarse-to-fine": CoarseToFine()}
 CANDIDATES = 6
 """Proposals measured in one round, and known good subnets measured beside them."""
 KNOWN = 2
@@ -65,7 +66,13 @@ class Specializer:
         use_all_cores()
 
     def specialize(
-        self, budget: Budget, target: Path, *, algorithm: Algorithm = "evolution", seed: int = 0, dynamic_batch: bool = False
+        self,
+        budget: Budget,
+        target: Path,
+        *,
+        algorithm: Algorithm = "evolution",
+        seed: int = 0,
+        dynamic_batch: bool = False,
     ) -> Deployment:
         """Find, measure and export the best subnet within `budget`; InfeasibleBudgetError when none fits."""
         rng = np.random.default_rng(seed)
@@ -78,12 +85,14 @@ class Specializer:
                 best = max(fitting, key=lambda judged: judged.top1)
                 return self._deploy(best, budget, target, dynamic_batch)
             fastest = min(judged.latency.latency_ms for judged in found)
-            self.reporter.say(f"no proposal fits {budget}: the fastest took {fastest:.3f} ms (measured); searching lower")
+            self.reporter.say(
+                f"no proposal fits {budget}: the fastest took {fastest:.3f} ms (measured); searching lower"
+            )
             tighter = predicted_budget.latency_ms * min(0.97, 0.99 * budget.latency_ms / fastest)
             predicted_budget = replace(budget, latency_ms=tighter)
         raise InfeasibleBudgetError(
-            f"no subnet of '{self.run.space.name}' was measured within {budget} on {self.device.name} in {ROUNDS} rounds; "
-            f"the fastest took {fastest:.3f} ms (measured); raise the budget"
+            f"no subnet of '{self.run.space.name}' was measured within {budget} on {self.device.name} "
+            f"in {ROUNDS} rounds; the fastest took {fastest:.3f} ms (measured); raise the budget"
         )
 
     def _objective(self, budget: Budget) -> Objective:
@@ -91,7 +100,7 @@ class Specializer:
         return Objective(self.run.space, budget, self.predictor.predict_top1, latency.predict_ms)
 
     def _proposals(self, budget: Budget, algorithm: Algorithm, rng: np.random.Generator) -> list[ArchConfig]:
-        """Return the best by prediction, and the best of those whose top-1 is known, all within the predicted budget."""
+        """Return the best by prediction and the best whose top-1 is known, all within the predicted budget."""
         objective = self._objective(budget)
         found = ALGORITHMS[algorithm].search(objective, rng, top=CANDIDATES)
         archs = [candidate.arch for candidate in found]
@@ -146,11 +155,10 @@ class Specializer:
         known |= {key: arch for key, (arch, _) in self.accuracy.rows.items()}
         named = {"largest": self.run.space.largest(), "smallest": self.run.space.smallest(), **known}
         if name not in named:
-            raise UnknownNameError("arch", name, ["largest", "smallest", *sorted(known)[:5], "... (see `ofa-kit table`)"])
+            raise UnknownNameError("arch", name, ["largest", "smallest", "the keys that `ofa-kit table` shows"])
         return named[name]
 
     def export(self, arch: ArchConfig, target: Path, *, dynamic_batch: bool = False) -> Deployment:
         """Measure and export one given subnet, whatever it costs."""
         (judged,) = self._judge([arch])
         return self._deploy(judged, Budget(), target, dynamic_batch)
-

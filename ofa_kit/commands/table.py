@@ -11,7 +11,7 @@ from ofa_kit.arch.features import macs_of, params_of
 from ofa_kit.commands.profile import TABLES, open_profiled
 from ofa_kit.errors import TableError
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.predictors.accuracy import MINIMUM, AccuracyPredictor
+from ofa_kit.predictors.accuracy import MINIMUM, AccuracyPredictor, Values
 from ofa_kit.predictors.accuracy_table import AccuracyTable
 from ofa_kit.training.run import Run
 
@@ -56,7 +56,7 @@ def screen_columns() -> list[str]:
     return [c for c in ("key", *ARCH_COLUMNS) if c not in hidden] + numbers
 
 
-def _pareto(latency: "np.ndarray[tuple[int], np.dtype[np.float64]]", top1: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> list[bool]:
+def _pareto(latency: Values, top1: Values) -> list[bool]:
     """Return which rows no other row beats in both; rows without a measured top-1 never count."""
     best, front = -np.inf, np.zeros(len(latency), dtype=bool)
     for index in np.lexsort((-np.nan_to_num(top1, nan=-1.0), latency)):

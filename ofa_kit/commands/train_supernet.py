@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from ofa_kit.arch.presets import preset
+from ofa_kit.data.batches import batches_per_epoch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import RunError
 from ofa_kit.progress import Reporter, Silent
 from ofa_kit.training import loop
 from ofa_kit.training.allocator import keep_freed_memory
+from ofa_kit.training.phases import phases_of
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
 
 
 def train_supernet(
-    values: Mapping[str, Any], folder: Path, *, source: str = "recipe", resume: bool = False, reporter: Reporter | None = None
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    source: str = "recipe",
+    resume: bool = False,
+    reporter: Reporter | None = None,
 ) -> Run:
     """Train the supernet that the recipe `values` describe in `folder`, or go on with the one begun there."""
     reporter = reporter or Silent()
@@ -76,8 +83,8 @@ def _train(run: Run, dataset: Dataset, reporter: Reporter) -> None:
         f"training {run.space.name} ({run.space.size():.3g} subnets) by {recipe.method} on {recipe.data}: "
         f"{len(dataset.train.labels)} training, {len(dataset.validation.labels)} validation images"
     )
-    total = sum(phase.epochs for phase in loop.phases_of(recipe, run.space))
-    total *= loop.batches_per_epoch(dataset.train, recipe.batch_size)
+    epochs = sum(phase.epochs for phase in phases_of(recipe, run.space))
+    total = epochs * batches_per_epoch(dataset.train, recipe.batch_size)
     try:
         with reporter.task("train", total) as advance:
 

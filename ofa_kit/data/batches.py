@@ -30,7 +30,7 @@ def training_batches(
         for batch in range(start, count)
     ]
     dataset = _Augmented(source, info)
-    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=lambda batch: batch)  # type: ignore[arg-type]
+    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=lambda batch: batch)
 
 
 def batches_per_epoch(source: ImageSource, batch_size: int) -> int:
@@ -87,8 +87,8 @@ def _evaluation_crop(info: DatasetInfo) -> v2.Transform | None:
 
 
 def _raw_images(source: ImageSource, indices: NDArray[np.int64]) -> Tensor:
-    while isinstance(source, Part):
-        source, indices = source.source, source.indices[indices]
+    if isinstance(source, Part):
+        return _raw_images(source.source, source.indices[indices])
     if isinstance(source, MemoryImages):
         return source.images[torch.from_numpy(indices)]
     return torch.stack([source.image(int(i)) for i in indices])

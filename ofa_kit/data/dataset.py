@@ -1,6 +1,5 @@
 """Dataset: labelled images in three parts, and what is needed to prepare an image for a network trained on them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -124,5 +123,3 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     scaled = images[:: max(1, len(images) // 5000)].float() / 255
     mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
-
-

@@ -43,7 +43,7 @@ def open_dataset(data: str, *, photo_size: int) -> Dataset:
         "imagefolder": lambda: _image_folder(data, root, photo_size),
     }
     if name not in openers:
-        raise UnknownNameError("data set", name, [*openers][:-1] + ["imagefolder:PATH"])
+        raise UnknownNameError("data set", name, ["digits", "fashion-mnist", "cifar10", "imagefolder:PATH"])
     return openers[name]()
 
 
@@ -66,7 +66,7 @@ def _digits(data: str) -> Dataset:
 def _fashion_mnist(data: str, root: Path) -> Dataset:
     from torchvision.datasets import FashionMNIST
 
-    names = [n for n in FashionMNIST.classes]
+    names = list(FashionMNIST.classes)
     if (root / "FashionMNIST" / "raw").exists() or not DEBIAN_FASHION_MNIST.exists():
         train, test = (_torchvision(FashionMNIST, root, train) for train in (True, False))
         return _small_dataset(data, names, train, test, flip=True)
@@ -108,6 +108,8 @@ def _image_folder(data: str, root: str, photo_size: int) -> Dataset:
     folder = Path(root)
     if not folder.is_dir():
         raise DataError(f"no folder '{folder}'; give imagefolder:PATH with one sub-folder of images per class")
+    train: ImageSource
+    test: ImageSource
     if not (folder / "train").is_dir():
         names, every = _files(folder)
         train, test = hold_out(every, TEST_SHARE, SPLIT_SEED)
@@ -115,7 +117,9 @@ def _image_folder(data: str, root: str, photo_size: int) -> Dataset:
         names, train_files = _files(folder / "train")
         test_folder = next((folder / n for n in ("test", "val", "validation") if (folder / n).is_dir()), None)
         if test_folder is None:
-            raise DataError(f"'{folder}' has 'train' but neither 'test' nor 'val'; add one, with the same class folders")
+            raise DataError(
+                f"'{folder}' has 'train' but neither 'test' nor 'val'; add one, with the same class folders"
+            )
         test_names, test_files = _files(test_folder)
         if names != test_names:
             odd = sorted(set(names) ^ set(test_names))
@@ -179,4 +183,3 @@ def _small_dataset(data: str, names: list[str], train: MemoryImages, test: Memor
     )
     rest, validation = hold_out(train, VALIDATION_SHARE, SPLIT_SEED)
     return Dataset(info, rest, validation, test)
-

@@ -40,7 +40,7 @@ def random_weights(layer: Layer) -> Weights:
     """Return weights whose scale keeps activations finite; the same for the same layer."""
     rng = np.random.default_rng(int.from_bytes(layer.key.encode()[-8:], "little"))
     return {
-        name: (rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))).astype(np.float32)
+        name: (rng.standard_normal(shape) / np.sqrt(max(1, int(np.prod(shape[1:]))))).astype(np.float32)
         for name, shape in weight_shapes(layer).items()
     }
 

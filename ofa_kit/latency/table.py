@@ -35,7 +35,7 @@ class LatencyTable:
 
     @classmethod
     def open(cls, root: Path, profile: DeviceProfile, space: SearchSpace) -> "LatencyTable":
-        """Read the table of a profile and space; TableError when there is none, StaleTableError when it is another's."""
+        """Read the table of a profile and space; TableError where there is none, StaleTableError for another's."""
         path = root / profile.table_folder / f"{space.name}.csv"
         if not path.with_suffix(".json").exists():
             raise TableError(
@@ -86,7 +86,13 @@ class LatencyTable:
 
     def add_failure(self, arch: ArchConfig, error: str, *, load: float, measured_at: str) -> None:
         """Append the row of a measurement that failed."""
-        row = {"kind": "subnet", "key": arch.key, **arch.to_row(), "error": error, "load": f"{load:.2f}"}
+        row: dict[str, object] = {
+            "kind": "subnet",
+            "key": arch.key,
+            **arch.to_row(),
+            "error": error,
+            "load": f"{load:.2f}",
+        }
         self._append([row | {"measured_at": measured_at}])
 
     def reference_ms(self, measured_ms: float) -> float:
@@ -125,7 +131,8 @@ class LatencyTable:
         if found.get("space_fingerprint") != space.fingerprint:
             raise StaleTableError(
                 f"'{self.path}' was measured for space '{found.get('space')}' ({found.get('space_fingerprint')}), asked "
-                f"for '{space.name}' ({space.fingerprint}); move it away and run `ofa-kit profile --device {profile.name}`"
+                f"for '{space.name}' ({space.fingerprint}); move it away and run "
+                f"`ofa-kit profile --device {profile.name}`"
             )
         asked = {"provider": profile.provider, "threads": profile.threads}
         other = {k: found.get("device", {}).get(k) for k in asked}

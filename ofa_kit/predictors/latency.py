@@ -49,7 +49,9 @@ class LatencyPredictor:
         inputs = _inputs(block_sum, layer_count, genomes)
         if np.isnan(inputs).any():
             raise TableError("the table lacks blocks of measured subnets; run the same `ofa-kit profile` again")
-        guesses = {columns: _leave_one_out(inputs[:, columns], target) for columns in FEATURES if _enough(columns, target)}
+        guesses = {
+            columns: _leave_one_out(inputs[:, columns], target) for columns in FEATURES if _enough(columns, target)
+        }
         columns = min(guesses, key=lambda c: (scores.mape(guesses[c], target), len(c)))
         held_out = {
             "mape": scores.mape(guesses[columns], target),
@@ -77,7 +79,8 @@ def _enough(columns: tuple[int, ...], target: Values) -> bool:
 
 def _fit(inputs: Values, target: Values) -> Values:
     """Least squares of the relative error: a fast subnet counts as much as a slow one."""
-    return np.linalg.lstsq(inputs / target[:, None], np.ones(len(target)), rcond=None)[0]
+    solution = np.linalg.lstsq(inputs / target[:, None], np.ones(len(target)), rcond=None)[0]
+    return np.asarray(solution, dtype=np.float64)
 
 
 def _leave_one_out(inputs: Values, target: Values) -> Values:

@@ -17,6 +17,7 @@ def within(predicted: Values, measured: Values, percent: float) -> float:
 
 
 def rmse(predicted: Values, measured: Values) -> float:
+    """Return the root mean squared error in the unit of the values."""
     return float(np.sqrt(np.mean((predicted - measured) ** 2)))
 
 

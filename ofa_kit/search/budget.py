@@ -93,4 +93,3 @@ class Objective:
                 f"(predicted) with {macs_of(self.space, genomes)[best] / 1e6:.2f} M MACs; "
                 "raise the budget or train a space with smaller choices"
             )
-

@@ -12,13 +12,15 @@ from ofa_kit.arch.space import Genomes, SearchSpace
 from ofa_kit.search.budget import Candidate, Objective
 from ofa_kit.search.evolution import Evolution, best_different
 
+FINE = Evolution(population=200, generations=40, mutation_probability=0.05)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoarseToFine:
     """Judge the grid, keep the best skeletons, then vary every choice around them."""
 
     skeletons: int = 20
-    fine: Evolution = Evolution(population=200, generations=40, mutation_probability=0.05)
+    fine: Evolution = FINE
 
     def search(self, objective: Objective, rng: np.random.Generator, top: int = 1) -> list[Candidate]:
         """Return the `top` best different candidates within budget, best first; InfeasibleBudgetError when none is."""

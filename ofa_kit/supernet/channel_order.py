@@ -5,6 +5,7 @@ between widths that are already trained, so every subnet trained so far keeps co
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +74,7 @@ def _order(importance: Tensor, widths: list[int]) -> Tensor:
     """Return a permutation that sorts descending inside each segment between `widths`."""
     edges = [0, *widths, len(importance)]
     parts = [
-        start + torch.argsort(importance[start:end], descending=True, stable=True)
-        for start, end in zip(edges, edges[1:], strict=False)
+        start + torch.argsort(importance[start:end], descending=True, stable=True) for start, end in pairwise(edges)
     ]
     return torch.cat(parts)
 

@@ -141,6 +141,7 @@ def center(kernel: Tensor, size: int) -> Tensor:
 
 
 def activate(kind: str, x: Tensor) -> Tensor:
+    """Apply relu or hard_swish."""
     return F.relu(x) if kind == "relu" else F.hardswish(x)
 
 
@@ -159,9 +160,11 @@ def normalize(x: Tensor, state: State, name: str, training: bool) -> Tensor:
 
 
 def batch_norm_slices(bn: nn.BatchNorm2d, name: str, channels: int) -> State:
+    """Return the first `channels` of a batch norm's tensors, named after `name`."""
     tensors = {"weight": bn.weight, "bias": bn.bias, "running_mean": bn.running_mean, "running_var": bn.running_var}
     return {f"{name}.{key}": tensor[:channels] for key, tensor in tensors.items() if tensor is not None}
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Return a batch norm with once-for-all's eps and momentum."""
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)

@@ -39,7 +39,7 @@ def extract(supernet: Supernet, arch: ArchConfig) -> Subnet:
             for name, tensor in supernet.elastic(layer).active_state(layer).items():
                 target[name].copy_(tensor)
     subnet.train(supernet.training)
-    return subnet.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return subnet.to(memory_format=torch.channels_last)
 
 
 class ConvBlock(nn.Module):

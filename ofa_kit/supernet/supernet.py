@@ -26,7 +26,7 @@ class Supernet(nn.Module):
         self.space = space
         self.layers = nn.ModuleDict({layer.name: _elastic(layer, space) for layer in layers(space, space.largest())})
         _initialize(self, generator or torch.Generator().manual_seed(0))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, arch: ArchConfig) -> Tensor:
         """Return logits (N, classes) for images (N, C, H, W), resized to the architecture's resolution."""

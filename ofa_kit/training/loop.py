@@ -58,7 +58,7 @@ class Progress:
 
 
 def train(run: Run, dataset: Dataset, *, watch: Callable[[Progress], None] = lambda progress: None) -> None:
-    """Train the supernet of `run` from its last checkpoint, or from the start; KeyboardInterrupt leaves a checkpoint."""
+    """Train the supernet of `run` from its last checkpoint or the start; KeyboardInterrupt leaves a checkpoint."""
     _Training(run, dataset, watch).to_the_end()
 
 

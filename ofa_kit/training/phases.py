@@ -6,7 +6,7 @@ from ofa_kit.arch.space import SearchSpace
 from ofa_kit.training.recipe import PhaseRecipe, Recipe
 from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath
 
-OFA_SHARES = (("largest", 0.25), ("kernel", 0.25), ("depth-1", 0.1), ("depth-2", 0.15), ("expand-1", 0.1), ("expand-2", 0.15))  # fmt: skip
+OFA_SHARES = {"largest": 0.25, "kernel": 0.25, "depth-1": 0.1, "depth-2": 0.15, "expand-1": 0.1, "expand-2": 0.15}
 """Shares of the epochs; OFA's own are 180, 120, 25, 120, 25, 120 epochs (Cai et al. 2020, appendix)."""
 SHORT_PHASE_LR, LONG_PHASE_LR = 1 / 12, 1 / 4
 """Rates of the depth and expand phases relative to the kernel phase: 2.5e-3 and 7.5e-3 to 3e-2."""
@@ -66,7 +66,7 @@ def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
         "expand-2": (kernels, depths, expands, 4, LONG_PHASE_LR),
     }
     found = []
-    for name, share in OFA_SHARES:
+    for name, share in OFA_SHARES.items():
         kernel_sizes, depth_count, expand_ratios, subnets, rate = choices[name]
         found.append(
             PhaseRecipe(

@@ -58,6 +58,4 @@ class Shrinking:
 
     def passes(self, rng: np.random.Generator) -> list[Pass]:
         resolution = int(rng.choice(self.space.resolutions))
-        return [
-            Pass(replace(self.space.sample(rng), resolution=resolution), self.target) for _ in range(self.subnets)
-        ]
+        return [Pass(replace(self.space.sample(rng), resolution=resolution), self.target) for _ in range(self.subnets)]

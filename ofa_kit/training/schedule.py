@@ -16,5 +16,5 @@ def learning_rate(
         return base_lr * (step + 1) / warmup
     if kind == "cosine":
         return base_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    decayed = DECAY ** ((step - warmup) / steps_per_epoch / DECAY_EPOCHS)
+    decayed: float = DECAY ** ((step - warmup) / steps_per_epoch / DECAY_EPOCHS)
     return base_lr * max(CONSTANT_ENDING, decayed)

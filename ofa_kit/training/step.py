@@ -13,7 +13,13 @@ Teacher = Callable[[Tensor, int], Tensor]
 
 
 def add_gradients(
-    supernet: Supernet, images: Tensor, labels: Tensor, passes: Sequence[Pass], *, label_smoothing: float, teacher: Teacher
+    supernet: Supernet,
+    images: Tensor,
+    labels: Tensor,
+    passes: Sequence[Pass],
+    *,
+    label_smoothing: float,
+    teacher: Teacher,
 ) -> float:
     """Run the passes forward and backward; return the loss of the first."""
     losses: list[float] = []

@@ -70,7 +70,7 @@ class OrtBackend:
             options.profile_file_prefix = profile_prefix
         try:
             session = onnxruntime.InferenceSession(model, options, providers=[self.profile.provider])
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base class
+        except Exception as error:
             raise BackendError(f"onnxruntime cannot load the model: {' '.join(str(error).split())}") from error
         if session.get_providers()[0] != self.profile.provider:
             raise BackendError(f"onnxruntime fell back from {self.profile.provider} to {session.get_providers()[0]}")
