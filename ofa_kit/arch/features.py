@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,12 @@ def distinct_layers(space: SearchSpace, resolution: int) -> dict[str, Layer]:
 
 def macs_of(space: SearchSpace, genomes: Genomes) -> Values:
     """Return the multiply-adds of each genome for one image, shape (N,)."""
-    return additive_cost(space, lambda layer: layer.macs).total(genomes)
+    return _macs_cost(space).total(genomes)
 
 
 def params_of(space: SearchSpace, genomes: Genomes) -> Values:
     """Return the number of parameters of each genome, shape (N,)."""
-    return additive_cost(space, lambda layer: layer.params).total(genomes)
+    return _params_cost(space).total(genomes)
 
 
 def accuracy_features(space: SearchSpace, genomes: Genomes) -> Values:
@@ -77,6 +78,16 @@ def accuracy_features(space: SearchSpace, genomes: Genomes) -> Values:
     log_resolution = np.log(np.array(space.resolutions)[genomes[:, 0]])
     dense = [*depths, log_macs, log_macs**2, log_params, log_resolution]
     return np.hstack([np.hstack(one_hot).astype(float), np.stack(dense, axis=1)])
+
+
+@lru_cache(maxsize=64)
+def _macs_cost(space: SearchSpace) -> AdditiveCost:
+    return additive_cost(space, lambda layer: layer.macs)
+
+
+@lru_cache(maxsize=64)
+def _params_cost(space: SearchSpace) -> AdditiveCost:
+    return additive_cost(space, lambda layer: layer.params)
 
 
 def _uniform_archs(space: SearchSpace, resolution: int) -> Iterator[tuple[int, int, ArchConfig]]:

@@ -130,8 +130,8 @@ class LatencyTable:
         found = self.provenance
         if found.get("space_fingerprint") != space.fingerprint:
             raise StaleTableError(
-                f"'{self.path}' was measured for space '{found.get('space')}' ({found.get('space_fingerprint')}), asked "
-                f"for '{space.name}' ({space.fingerprint}); move it away and run "
+                f"'{self.path}' was measured for space '{found.get('space')}' ({found.get('space_fingerprint')}), "
+                f"asked for '{space.name}' ({space.fingerprint}); move it away and run "
                 f"`ofa-kit profile --device {profile.name}`"
             )
         asked = {"provider": profile.provider, "threads": profile.threads}

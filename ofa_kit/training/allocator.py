@@ -16,4 +16,4 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = {M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 256 * 2**20}
-    return min(mallopt(option, value) for option, value in settings.items()) == 1
+    return bool(min(mallopt(option, value) for option, value in settings.items()) == 1)

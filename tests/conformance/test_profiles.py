@@ -1,0 +1,67 @@
+"""Every YAML in profiles/ loads, and what is wrong in one is named."""
+
+import pytest
+
+from ofa_kit.arch.presets import preset
+from ofa_kit.config import profile_names, read_yaml, shipped_profiles
+from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError
+from ofa_kit.latency.backends import backend_for
+from ofa_kit.latency.device import DeviceProfile, device_names
+from ofa_kit.training.phases import phases_of
+from ofa_kit.training.recipe import Recipe, with_settings
+
+
+@pytest.mark.parametrize("name", profile_names("recipes"))
+def test_every_recipe_gives_phases(name):
+    recipe = Recipe.parse(read_yaml(shipped_profiles() / "recipes" / f"{name}.yaml"), name)
+    assert phases_of(recipe, preset(recipe.space))
+
+
+@pytest.mark.parametrize("name", device_names())
+def test_every_device_runs_or_says_what_is_missing(name):
+    profile = DeviceProfile.load(name)
+    assert profile.name == name
+    try:
+        backend_for(profile)
+    except OfaKitError as error:
+        assert "install" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"space": "mbv3-tiny", "epoch": 3}, "did you mean 'epochs'"),
+        ({"space": "mbv3-tyni"}, "did you mean 'mbv3-tiny'"),
+        ({"space": "mbv3-tiny", "epochs": "many"}, "epochs: Input should be a valid integer"),
+        ({"space": "mbv3-tiny", "method": "sandwitch"}, "method: Input should be 'sandwich'"),
+        ({"space": "mbv3-tiny", "lr": 0}, "lr must be above 0"),
+        ({"epochs": 3}, "no space"),
+        ({"space": "mbv3-tiny", "phases": [{"name": "a", "epochs": 1, "lr": 1, "kernels": 2}]}, "kernel_sizes"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(values, message):
+    with pytest.raises((RecipeError, UnknownNameError), match=message):
+        Recipe.parse(values, "test.yaml")
+
+
+def test_settings_are_put_over_the_recipe():
+    assert with_settings({"space": "x", "lr": 1}, ["lr=0.5", "data=digits"]) == {
+        "space": "x",
+        "lr": 0.5,
+        "data": "digits",
+    }
+    with pytest.raises(RecipeError, match="key=value"):
+        with_settings({}, ["lr"])
+
+
+def test_a_device_file_with_a_wrong_key_or_value_is_refused(tmp_path):
+    path = tmp_path / "board.yaml"
+    path.write_text("name: board\nbackend: onnxruntime\nthread: 2\n")
+    with pytest.raises(UnknownNameError, match="did you mean 'threads'"):
+        DeviceProfile.load(str(path))
+    path.write_text("name: board\nbackend: onnxruntime\nthreads: 0\n")
+    with pytest.raises(RecipeError, match="at least 1"):
+        DeviceProfile.load(str(path))
+    path.write_text("{")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        DeviceProfile.load(str(path))

@@ -1,0 +1,74 @@
+"""Shared places and things: the command line as a process, real data where it is present."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPO = Path(__file__).parents[1]
+REAL_DATA = REPO.parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished process."""
+
+    code: int
+    out: str
+    err: str
+
+
+def ofa_kit(*arguments: str, cwd: Path, timeout_s: float = 300) -> Done:
+    """Run the command line as a user does."""
+    command = [sys.executable, "-c", "from ofa_kit.cli.main import main; main()", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, env=os.environ.copy())
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def real_data(name: str) -> Path:
+    """Return a file of real data, or skip with the reason."""
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"real data not present: {name} (see README, 'Tests')")
+    return path
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The folder in which README's commands were run, and what each printed."""
+
+    folder: Path
+    done: dict[str, Done]
+
+
+def readme_commands() -> list[list[str]]:
+    """Return the `ofa-kit` commands of README's quick start, split into words."""
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    block = text.split("<!-- quick start -->")[1].split("```")[1]
+    return [line.split()[1:] for line in block.splitlines() if line.startswith("ofa-kit ")]
+
+
+@pytest.fixture(scope="session")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """Run README's quick start: train, profile, specialize, table."""
+    folder = tmp_path_factory.mktemp("walk")
+    done = {}
+    for command in readme_commands():
+        done[command[0]] = ofa_kit(*command, cwd=folder)
+        assert done[command[0]].code == 0, done[command[0]].err
+    return Walk(folder, done)

@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+from tests.conftest import ofa_kit
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv=['ofa-kit','--help']\nfrom ofa_kit.cli.main import main\ntry: main()\nexcept SystemExit: pass\nprint([m for m in ('torch','pandas','onnxruntime','onnx','sklearn','numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "train-supernet" in done.stdout
+
+
+def test_lists_and_doctor(tmp_path):
+    assert "ofa-mbv3-w1.0" in ofa_kit("spaces", cwd=tmp_path).out
+    assert "cpu-ort" in ofa_kit("devices", cwd=tmp_path).out
+    found = ofa_kit("doctor", cwd=tmp_path)
+    assert found.code == 0
+    assert "ready: onnxruntime" in found.out
+
+
+def test_an_unknown_option_is_a_user_error(tmp_path):
+    assert ofa_kit("spaces", "--nothing", cwd=tmp_path).code == 2
