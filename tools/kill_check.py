@@ -82,8 +82,8 @@ def table_growth(folder: Path, title: str, command: list[str], times: int, draw:
         good = final[: len(kept)] == kept and len(found) == len(set(found)) and sorted(found) == sorted(keys)
         results.append(good)
         print(
-            f"{title} {number}: killed at {moment_s:.1f} of {whole_s:.1f} s with {len(kept)} of {len(keys)} rows; resumed: "
-            f"{len(found)} rows, {len(set(found))} different, first {len(kept)} unchanged: {verdict(good)}",
+            f"{title} {number}: killed at {moment_s:.1f} of {whole_s:.1f} s with {len(kept)} of {len(keys)} rows; "
+            f"resumed: {len(found)} rows, {len(set(found))} different, first {len(kept)} unchanged: {verdict(good)}",
             flush=True,
         )
     return results

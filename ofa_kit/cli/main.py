@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from ofa_kit import __version__
+from ofa_kit.cli.show import open_run, run_folder, show, show_deployment
 from ofa_kit.errors import OfaKitError
 
 app = typer.Typer(
@@ -280,45 +281,3 @@ def doctor(as_json: JsonOption = False) -> None:
         line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))
     ]
     show(found, text, as_json)
-
-
-def run_folder(name: str) -> Path:
-    """Return the folder that a run name or path means."""
-    return Path(name) if "/" in name else Path("runs") / name
-
-
-def open_run(name: str | None) -> Any:
-    """Open a run by name or folder, or the newest trained one."""
-    from ofa_kit.training.run import Run
-
-    return Run.open(run_folder(name)) if name is not None else Run.find_newest(Path("runs"))
-
-
-def show_deployment(made: Any, budget: str, as_json: bool) -> None:
-    """Print what was exported, predicted beside measured."""
-    measured, predicted = made.measured, made.predicted
-    values = {
-        "model": str(made.model_path),
-        "arch": str(made.arch),
-        **made.facts,
-        "predicted": predicted,
-        "measured": measured,
-    }
-    text = [
-        f"model    {made.model_path}   arch {made.arch.key}   budget {budget}",
-        f"arch     {made.arch}",
-        f"latency  {measured['latency_ms']:.4f} ms measured (p50 {measured['latency_p50_ms']:.4f}, "
-        f"p90 {measured['latency_p90_ms']:.4f}), {predicted['latency_ms']:.4f} ms predicted",
-        f"top-1    {measured['validation_top1']:.2f} % validation (measured), {predicted['top1']:.2f} % predicted",
-        f"test     {measured['test_correct_onnx']:.0f} of {measured['test_images']:.0f} right in ONNX Runtime "
-        f"({measured['test_top1_onnx']:.2f} %), {measured['test_correct_pytorch']:.0f} in PyTorch "
-        f"({measured['test_top1_pytorch']:.2f} %); logits differ by {measured['max_relative_difference']:.1e}",
-    ]
-    show(values, text, as_json)
-
-
-def show(values: Any, text: list[str], as_json: bool) -> None:
-    """Print the same fields for a program or for a person."""
-    import json
-
-    typer.echo(json.dumps(values, indent=2, default=str) if as_json else "\n".join(text))

@@ -1,4 +1,5 @@
 import csv
+from itertools import pairwise
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.layers import layers, macs, make_divisible, params
@@ -32,7 +33,7 @@ def test_each_layer_takes_what_the_one_before_gives(rng):
     for name in ("ofa-mbv3-w1.0", "mbv3-small-images", "mbv3-tiny"):
         space = preset(name)
         net = layers(space, space.sample(rng))
-        for before, after in zip(net, net[1:], strict=False):
+        for before, after in pairwise(net):
             assert after.in_channels == before.out_channels
             if after.op not in ("linear",):
                 assert after.input_size == before.output_size

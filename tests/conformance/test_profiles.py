@@ -1,10 +1,12 @@
 """Every YAML in profiles/ loads, and what is wrong in one is named."""
 
+import contextlib
+
 import pytest
 
 from ofa_kit.arch.presets import preset
 from ofa_kit.config import profile_names, read_yaml, shipped_profiles
-from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError
+from ofa_kit.errors import BackendError, RecipeError, UnknownNameError
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.training.phases import phases_of
@@ -21,10 +23,8 @@ def test_every_recipe_gives_phases(name):
 def test_every_device_runs_or_says_what_is_missing(name):
     profile = DeviceProfile.load(name)
     assert profile.name == name
-    try:
-        backend_for(profile)
-    except OfaKitError as error:
-        assert "install" in str(error)
+    with contextlib.suppress(BackendError):
+        assert backend_for(profile).versions
 
 
 @pytest.mark.parametrize(

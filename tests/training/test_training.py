@@ -35,7 +35,7 @@ def trained(folder, digits, **values):
     return run
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised by a watcher in the middle of training."""
 
 
@@ -47,9 +47,9 @@ def stopped_and_resumed(folder, digits, after_steps, **values):
     def watch(progress):
         seen.append(progress)
         if len(seen) == after_steps:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(run, digits, watch=watch)
     train(Run.open(folder), digits)
     return run
@@ -79,8 +79,9 @@ def test_progressive_shrinking_resumes_across_its_phases_with_the_same_weights(t
     phases = [
         {"name": "largest", "epochs": 1, "lr": 0.1},
         {"name": "kernel", "epochs": 1, "lr": 0.1, "kernel_sizes": 2},
-        {"name": "expand", "epochs": 1, "lr": 0.1, "kernel_sizes": 2, "depths": 2, "expand_ratios": 3, "subnets": 2, "sort_channels": True},
-    ]  # fmt: skip
+        {"name": "expand", "epochs": 1, "lr": 0.1, "subnets": 2, "sort_channels": True}
+        | {"kernel_sizes": 2, "depths": 2, "expand_ratios": 3},
+    ]
     values = {"method": "progressive-shrinking", "phases": phases}
     whole = trained(tmp_path / "whole", digits, **values)
     assert whole.teacher.exists()

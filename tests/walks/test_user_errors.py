@@ -1,7 +1,7 @@
 """Bad input: one line, exit code 2, and nothing that was there is lost."""
 
-import os
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -98,7 +98,7 @@ def test_a_table_of_another_space_is_refused(walk, tmp_path):
 
 
 def test_an_unwritable_folder_is_refused(walk):
-    target = "/proc/nowhere" if os.path.isdir("/proc") else "/dev/null/nowhere"
+    target = "/proc/nowhere" if Path("/proc").is_dir() else "/dev/null/nowhere"
     arguments = ["specialize", "--run", "digits", "--latency-ms", "5", "--export"]
     refused(*arguments, f"{target}/model.onnx", cwd=walk.folder, says="cannot write in folder")
     refused(

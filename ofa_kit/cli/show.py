@@ -1,0 +1,47 @@
+"""What the commands share: runs by name, and results for a person or a program."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def run_folder(name: str) -> Path:
+    """Return the folder that a run name or path means."""
+    return Path(name) if "/" in name else Path("runs") / name
+
+
+def open_run(name: str | None) -> Any:
+    """Open a run by name or folder, or the newest trained one."""
+    from ofa_kit.training.run import Run
+
+    return Run.open(run_folder(name)) if name is not None else Run.find_newest(Path("runs"))
+
+
+def show_deployment(made: Any, budget: str, as_json: bool) -> None:
+    """Print what was exported, predicted beside measured."""
+    measured, predicted = made.measured, made.predicted
+    values = {
+        "model": str(made.model_path),
+        "arch": str(made.arch),
+        **made.facts,
+        "predicted": predicted,
+        "measured": measured,
+    }
+    text = [
+        f"model    {made.model_path}   arch {made.arch.key}   budget {budget}",
+        f"arch     {made.arch}",
+        f"latency  {measured['latency_ms']:.4f} ms measured (p50 {measured['latency_p50_ms']:.4f}, "
+        f"p90 {measured['latency_p90_ms']:.4f}), {predicted['latency_ms']:.4f} ms predicted",
+        f"top-1    {measured['validation_top1']:.2f} % validation (measured), {predicted['top1']:.2f} % predicted",
+        f"test     {measured['test_correct_onnx']:.0f} of {measured['test_images']:.0f} right in ONNX Runtime "
+        f"({measured['test_top1_onnx']:.2f} %), {measured['test_correct_pytorch']:.0f} in PyTorch "
+        f"({measured['test_top1_pytorch']:.2f} %); logits differ by {measured['max_relative_difference']:.1e}",
+    ]
+    show(values, text, as_json)
+
+
+def show(values: Any, text: list[str], as_json: bool) -> None:
+    """Print the same fields for a program or for a person."""
+    typer.echo(json.dumps(values, indent=2, default=str) if as_json else "\n".join(text))
