@@ -12,6 +12,7 @@ from ofa_kit.arch.layers import Layer, layers
 from ofa_kit.arch.space import SKIPPED, Genomes, SearchSpace
 
 Values = NDArray[np.float64]
+LOG_MACS_WEIGHT = 5.0
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,26 @@ def params_of(space: SearchSpace, genomes: Genomes) -> Values:
 def accuracy_features(space: SearchSpace, genomes: Genomes) -> Values:
     """Return (N, F): one-hot of every choice, depth per stage, log-MACs and its square, log-params, log-resolution.
 
-    Log-MACs carry the space-wide order that one-hot features alone must learn from many subnets.
+    Log-MACs carry the space-wide order that one-hot features alone must learn from many subnets, so they weigh five
+    times as much; all dense features are scaled by the ends of the space, never by the population at hand.
     """
     one_hot = [genomes[:, [gene]] == np.arange(count) for gene, count in enumerate(space.choice_counts)]
     depths = [
-        np.array(stage.depths)[genomes[:, start]] for start, stage in zip(space.depth_genes, space.stages, strict=True)
+        np.array(stage.depths)[genomes[:, start]] / stage.max_depth
+        for start, stage in zip(space.depth_genes, space.stages, strict=True)
     ]
-    log_macs = np.log(macs_of(space, genomes))
-    log_params = np.log(params_of(space, genomes))
-    log_resolution = np.log(np.array(space.resolutions)[genomes[:, 0]])
-    dense = [*depths, log_macs, log_macs**2, log_params, log_resolution]
+    macs, params = (_log_scaled(space, cost, genomes) for cost in (macs_of, params_of))
+    resolutions = np.log(space.resolutions)
+    resolution = (resolutions[genomes[:, 0]] - resolutions.min()) / max(np.ptp(resolutions), 1e-9)
+    dense = [*depths, LOG_MACS_WEIGHT * macs, LOG_MACS_WEIGHT * macs**2, params, resolution]
     return np.hstack([np.hstack(one_hot).astype(float), np.stack(dense, axis=1)])
+
+
+def _log_scaled(space: SearchSpace, cost: Callable[[SearchSpace, Genomes], Values], genomes: Genomes) -> Values:
+    """Return the logarithm of a cost, -1 for the smallest and 1 for the largest subnet."""
+    ends = np.stack([space.encode(space.smallest()), space.encode(space.largest())])
+    low, high = np.log(cost(space, ends))
+    return np.asarray((np.log(cost(space, genomes)) - (low + high) / 2) / max((high - low) / 2, 1e-9))
 
 
 @lru_cache(maxsize=64)

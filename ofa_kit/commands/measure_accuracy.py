@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.presets import preset
 from ofa_kit.arch.selection import spread_subnets
-from ofa_kit.commands.train_supernet import use_all_cores
+from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError
 from ofa_kit.predictors.accuracy_table import AccuracyTable
@@ -24,7 +24,7 @@ def measure_accuracy(run: Run, subnets: int, *, reporter: Reporter | None = None
     missing = [arch for arch in spread_subnets(run.space, subnets) if arch.key not in table.rows]
     if not missing:
         return table
-    use_all_cores()
+    prepare_torch()
     evaluator = open_evaluator(run)
     with reporter.task("accuracy", len(missing)) as advance:
         for done, arch in enumerate(missing, start=1):

@@ -15,7 +15,7 @@ from ofa_kit.arch.config import ArchConfig
 from ofa_kit.commands.deploy import Deployment, deploy
 from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator
 from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_profiled
-from ofa_kit.commands.train_supernet import use_all_cores
+from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import InfeasibleBudgetError, UnknownNameError
 from ofa_kit.export.onnx_export import export
 from ofa_kit.latency.backends import backend_for
@@ -24,6 +24,7 @@ from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement, load_average
 from ofa_kit.predictors.accuracy import AccuracyPredictor
 from ofa_kit.predictors.accuracy_table import AccuracyTable
+from ofa_kit.predictors.latency import LatencyPredictor
 from ofa_kit.progress import Reporter, Silent
 from ofa_kit.search.budget import Budget, Objective
 from ofa_kit.search.coarse_to_fine import CoarseToFine
@@ -63,7 +64,7 @@ class Specializer:
         self.predictor = AccuracyPredictor.fit(run.space, list(self.accuracy.rows.values()))
         self.evaluator: Evaluator = open_evaluator(run)
         self.judged: dict[str, Judged] = {}
-        use_all_cores()
+        prepare_torch()
 
     def specialize(
         self,
@@ -130,11 +131,7 @@ class Specializer:
         return [self.judged[arch.key] for arch in archs if arch.key in self.judged]
 
     def _deploy(self, best: Judged, budget: Budget, target: Path, dynamic_batch: bool) -> Deployment:
-        genome = self.run.space.encode(best.subnet.arch)[None]
-        predicted = {
-            "latency_ms": round(float(self.profiled.predictor.predict_ms(genome)[0]), 4),
-            "top1": round(float(self.predictor.predict_top1(genome)[0]), 3),
-        }
+        predicted = self._predicted_unseen(best.subnet.arch)
         return deploy(
             self.run,
             best.subnet,
@@ -148,6 +145,17 @@ class Specializer:
             budget=str(budget),
             dynamic_batch=dynamic_batch,
         )
+
+    def _predicted_unseen(self, arch: ArchConfig) -> dict[str, float]:
+        """Return what is predicted of `arch` by predictors that have not seen its own measurements."""
+        space, table = self.run.space, self.profiled.table
+        genome = space.encode(arch)[None]
+        tops = [row for key, row in self.accuracy.rows.items() if key != arch.key]
+        times = [(a, found.latency_ms) for key, (a, found) in table.subnets.items() if key != arch.key]
+        return {
+            "latency_ms": round(float(LatencyPredictor.fit(space, table.blocks, times).predict_ms(genome)[0]), 4),
+            "top1": round(float(AccuracyPredictor.fit(space, tops).predict_top1(genome)[0]), 3),
+        }
 
     def arch_named(self, name: str) -> ArchConfig:
         """Return the subnet that `largest`, `smallest` or a table key names."""

@@ -39,16 +39,16 @@ def train_supernet(
     if run.weights.exists():
         reporter.say(f"run '{folder}' is finished already")
         return run
-    use_all_cores()
-    keep_freed_memory()
+    prepare_torch()
     _train(run, dataset, reporter)
     return run
 
 
-def use_all_cores() -> None:
-    """Let PyTorch use every core this process may run on."""
+def prepare_torch() -> None:
+    """Let PyTorch use every core this process may run on, and keep the memory it frees."""
     import torch
 
+    keep_freed_memory()
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 

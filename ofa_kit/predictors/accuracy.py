@@ -1,5 +1,10 @@
-"""Top-1 of any subnet, learned from a few measured ones: ridge on one-hot choices, depths and log-MACs."""
+"""Top-1 of any subnet, learned from a few measured ones.
 
+A Gaussian process with a linear and an RBF kernel on one-hot choices, depths and log-MACs: the linear part carries
+over to subnets outside the measured ones, where an RBF alone falls back to the mean.
+"""
+
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +34,7 @@ class AccuracyPredictor:
     @classmethod
     def fit(cls, space: SearchSpace, measured: Sequence[tuple[ArchConfig, float]]) -> "AccuracyPredictor":
         """Learn from measured subnets (arch, top-1 in percent)."""
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.model_selection import KFold, cross_val_predict
 
         if len(measured) < MINIMUM:
@@ -39,22 +45,27 @@ class AccuracyPredictor:
         genomes = np.stack([space.encode(arch) for arch, _ in measured])
         inputs, target = accuracy_features(space, genomes), np.array([top1 for _, top1 in measured])
         folds = KFold(n_splits=min(5, len(target)), shuffle=True, random_state=0)
-        guesses = cross_val_predict(_ridge(), inputs, target, cv=folds)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # a kernel part that the data do not need goes to its bound
+            guesses = cross_val_predict(_gaussian_process(), inputs, target, cv=folds)
+            model = _gaussian_process().fit(inputs, target)
         held_out = {
             "rmse": scores.rmse(guesses, target),
             "tau": scores.kendall_tau(guesses, target),
             "n": float(len(target)),
         }
-        return cls(space, _ridge().fit(inputs, target), held_out)
+        return cls(space, model, held_out)
 
     def predict_top1(self, genomes: Genomes) -> Values:
         """Return predicted top-1 in percent, shape (N,)."""
         return np.asarray(self.model.predict(accuracy_features(self.space, genomes)), dtype=float)
 
 
-def _ridge() -> Any:
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+def _gaussian_process() -> Any:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 
-    return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 3, 21)))
+    kernel = ConstantKernel(1.0) * DotProduct(1.0) + ConstantKernel(1.0) * RBF(5.0) + WhiteKernel(0.01)
+    return GaussianProcessRegressor(kernel, normalize_y=True)
