@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 def parse(kind: type[T], values: Mapping[str, Any], source: str) -> T:
     """Return the dataclass `kind` made of `values`; a RecipeError names what is wrong in `source`."""
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{source}: expected 'key: value' lines, found {values!r}")
     _refuse_unknown_keys(kind, values, source)
     try:
         return TypeAdapter(kind).validate_python(dict(values))

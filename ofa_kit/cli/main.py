@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from ofa_kit import __version__
+from ofa_kit import __version__, storage
 from ofa_kit.cli.show import open_run, run_folder, show, show_deployment
 from ofa_kit.errors import OfaKitError
 
@@ -30,6 +30,11 @@ def main() -> NoReturn:
         app()
     except OfaKitError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        typer.echo(
+            f"error: {error.filename or 'file system'}: {error.strerror or error}; mend it and run again", err=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -165,7 +170,7 @@ def specialize(
     budget = Budget(
         latency_ms=math.inf if latency_ms is None else latency_ms, macs_m=math.inf if macs_m is None else macs_m
     )
-    deployment_paths(export)
+    storage.writable_folder(deployment_paths(export)[0].parent)
     specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
     made = specializer.specialize(budget, export, algorithm=algorithm, seed=seed, dynamic_batch=dynamic_batch)
     show_deployment(made, str(budget), as_json)
@@ -187,7 +192,7 @@ def export_arch(
     from ofa_kit.latency.device import DeviceProfile
     from ofa_kit.progress import Terminal
 
-    deployment_paths(export)
+    storage.writable_folder(deployment_paths(export)[0].parent)
     specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
     made = specializer.export(specializer.arch_named(arch), export, dynamic_batch=dynamic_batch)
     show_deployment(made, "none", as_json)

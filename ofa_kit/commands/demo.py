@@ -15,6 +15,7 @@ from ofa_kit.commands.profile import Profiled, profile
 from ofa_kit.commands.specialize import Specializer
 from ofa_kit.commands.train_supernet import train_supernet
 from ofa_kit.config import find_profile, read_yaml
+from ofa_kit.errors import OfaKitError
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.progress import Reporter, Silent
 from ofa_kit.search.budget import Budget
@@ -36,7 +37,7 @@ class Demo:
 
 
 def demo(folder: Path, *, recipe: str = "digits", device: str = "cpu-ort", reporter: Reporter | None = None) -> Demo:
-    """Run everything in `folder`, which is emptied first; the budgets follow from what this machine measures."""
+    """Run everything in `folder`, replacing an earlier demo's work; the budgets follow from this machine's times."""
     reporter = reporter or Silent()
     start_s = time.monotonic()
     _clear(storage.writable_folder(folder))
@@ -108,6 +109,10 @@ def _budgets(profiled: Profiled) -> dict[str, Budget]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier demo left, and nothing else."""
-    for name in ("runs/demo", "latency_tables", "models"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Remove what an earlier demo left there; a folder with other work in it is refused."""
+    marker, left = folder / ".ofa-kit-demo", [folder / name for name in ("runs", "latency_tables", "models")]
+    if any(path.exists() for path in left) and not marker.exists():
+        raise OfaKitError(f"'{folder}' holds work that is no demo's; give an empty folder: --folder NAME")
+    storage.write_text(marker, "made by `ofa-kit demo`, which removes runs/, latency_tables/ and models/ here\n")
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)

@@ -37,10 +37,10 @@ def measure_accuracy(run: Run, subnets: int, *, reporter: Reporter | None = None
 def open_evaluator(run: Run) -> Evaluator:
     """Return an evaluator on the run's data."""
     dataset = open_dataset(run.info.data, photo_size=max(preset(run.recipe.space).resolutions))
-    if (dataset.info.class_names, dataset.info.in_channels) != (run.info.class_names, run.info.in_channels):
+    if dataset.info != run.info:
         raise OfaKitError(
-            f"the data '{run.info.data}' now have the classes {', '.join(dataset.info.class_names)}; the run was "
-            f"trained on {', '.join(run.info.class_names)}"
+            f"the data '{run.info.data}' are not what run '{run.name}' was trained on (classes or number of images "
+            "changed): held-out images would no longer be held out; bring the data back or train again"
         )
     return Evaluator(dataset, calibration=run.recipe.calibration_images)
 

@@ -56,7 +56,7 @@ def profile(
     table = LatencyTable.create(tables, device, space, _provenance(device, backend))
     _measure_blocks(table, space, backend, reporter)
     wanted = spread_subnets(space, max(subnets or device.subnets, 4))
-    missing = [arch for arch in wanted if arch.key not in table.subnets and arch.key not in table.failed]
+    missing = [arch for arch in wanted if arch.key not in table.subnets]
     with reporter.task("subnets", len(missing)) as advance:
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
@@ -100,7 +100,8 @@ def measure_subnets(
             layers(reference, reference.largest()), random_weights, batch=backend.profile.batch
         ).SerializeToString()
     )
-    clock = thread_time if backend.profile.threads == 1 else perf_counter
+    on_this_thread = backend.profile.threads == 1 and backend.profile.provider == "CPUExecutionProvider"
+    clock = thread_time if on_this_thread else perf_counter
     seed = len(table.subnets)
     found = measure(loaded, np.random.default_rng(seed), protocol, clock=clock)
     stored_ms = table.reference_ms(found[REFERENCE].latency_ms)
@@ -124,6 +125,8 @@ def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: OrtBackend
 
         for missing in todo.values():
             missing = {k: layer for k, layer in missing.items() if k not in table.blocks}
+            if not missing:
+                continue  # an earlier resolution had the same blocks
             prefixes = {f"b{i}": layer for i, layer in enumerate(missing.values())}
             model = merged_model(prefixes, batch=backend.profile.batch).SerializeToString()
             times = block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS, on_run), prefixes)

@@ -4,6 +4,7 @@ Search proposes on predictions; the proposals are recalibrated, validated, expor
 order of their measured top-1, the first whose measured latency fits wins.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,16 @@ from ofa_kit.commands.deploy import Deployment, deploy
 from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator
 from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_profiled
 from ofa_kit.commands.train_supernet import prepare_torch
-from ofa_kit.errors import InfeasibleBudgetError, UnknownNameError
+from ofa_kit.errors import BackendError, InfeasibleBudgetError, UnknownNameError
 from ofa_kit.export.onnx_export import export
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.backends.onnxruntime import OrtBackend
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement, load_average
+from ofa_kit.predictors.accuracy import MINIMUM as FEWEST_TOP1
 from ofa_kit.predictors.accuracy import AccuracyPredictor
 from ofa_kit.predictors.accuracy_table import AccuracyTable
+from ofa_kit.predictors.latency import MINIMUM as FEWEST_TIMES
 from ofa_kit.predictors.latency import LatencyPredictor
 from ofa_kit.progress import Reporter, Silent
 from ofa_kit.search.budget import Budget, Objective
@@ -77,15 +80,24 @@ class Specializer:
     ) -> Deployment:
         """Find, measure and export the best subnet within `budget`; InfeasibleBudgetError when none fits."""
         rng = np.random.default_rng(seed)
-        predicted_budget = budget
+        predicted_budget, fastest = budget, math.inf
         for _ in range(ROUNDS):
-            proposals = self._proposals(predicted_budget, algorithm, rng)
+            try:
+                proposals = self._proposals(predicted_budget, algorithm, rng)
+            except InfeasibleBudgetError:
+                if fastest < math.inf:
+                    break
+                raise
             found = self._judge(proposals)
+            if not found:
+                raise BackendError(
+                    f"{self.device.name} runs no proposal: {next(iter(self.profiled.table.failed.values()))}"
+                )
             fitting = [judged for judged in found if judged.latency.latency_ms <= budget.latency_ms]
             if fitting:
                 best = max(fitting, key=lambda judged: judged.top1)
                 return self._deploy(best, budget, target, dynamic_batch)
-            fastest = min(judged.latency.latency_ms for judged in found)
+            fastest = min(fastest, *(judged.latency.latency_ms for judged in found))
             self.reporter.say(
                 f"no proposal fits {budget}: the fastest took {fastest:.3f} ms (measured); searching lower"
             )
@@ -93,7 +105,7 @@ class Specializer:
             predicted_budget = replace(budget, latency_ms=tighter)
         raise InfeasibleBudgetError(
             f"no subnet of '{self.run.space.name}' was measured within {budget} on {self.device.name} "
-            f"in {ROUNDS} rounds; the fastest took {fastest:.3f} ms (measured); raise the budget"
+            f"in up to {ROUNDS} rounds; the fastest took {fastest:.3f} ms (measured); raise the budget"
         )
 
     def _objective(self, budget: Budget) -> Objective:
@@ -147,11 +159,14 @@ class Specializer:
         )
 
     def _predicted_unseen(self, arch: ArchConfig) -> dict[str, float]:
-        """Return what is predicted of `arch` by predictors that have not seen its own measurements."""
+        """Return what predictors that have not seen the measurements of `arch` say of it."""
         space, table = self.run.space, self.profiled.table
         genome = space.encode(arch)[None]
         tops = [row for key, row in self.accuracy.rows.items() if key != arch.key]
         times = [(a, found.latency_ms) for key, (a, found) in table.subnets.items() if key != arch.key]
+        if len(tops) < FEWEST_TOP1 or len(times) < FEWEST_TIMES:  # too small to leave one out
+            tops = list(self.accuracy.rows.values())
+            times = [(a, found.latency_ms) for a, found in table.subnets.values()]
         return {
             "latency_ms": round(float(LatencyPredictor.fit(space, table.blocks, times).predict_ms(genome)[0]), 4),
             "top1": round(float(AccuracyPredictor.fit(space, tops).predict_top1(genome)[0]), 3),
@@ -168,5 +183,7 @@ class Specializer:
 
     def export(self, arch: ArchConfig, target: Path, *, dynamic_batch: bool = False) -> Deployment:
         """Measure and export one given subnet, whatever it costs."""
-        (judged,) = self._judge([arch])
-        return self._deploy(judged, Budget(), target, dynamic_batch)
+        judged = self._judge([arch])
+        if not judged:
+            raise BackendError(f"{self.device.name} cannot run it: {self.profiled.table.failed[arch.key]}")
+        return self._deploy(judged[0], Budget(), target, dynamic_batch)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ def train_supernet(
         run, dataset = _begun(values, folder, source)
     else:
         recipe = Recipe.parse(values, source)
-        if (folder / "checkpoints" / "last.safetensors").exists() or (folder / "supernet.safetensors").exists():
-            raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
+        Run.refuse_begun(folder)
         dataset = _open(recipe)
         run = Run.create(folder, recipe, dataset.info)
     if run.weights.exists():
@@ -70,6 +70,13 @@ def _begun(values: Mapping[str, Any], folder: Path, source: str) -> tuple[Run, D
             f"run '{folder}' has {begun.num_classes} classes and {begun.in_channels} channels, the data "
             f"'{recipe.data}' have {found.num_classes} and {found.in_channels}; give the data the run was begun with"
         )
+    if replace(found, data=begun.data) != begun:
+        raise RunError(
+            f"run '{folder}' was begun with other images than '{recipe.data}' has now; give those, or start another run"
+        )
+    if found.data != begun.data:
+        run = Run(folder, replace(run.recipe, data=recipe.data), found)
+        run.save_config()
     return run, dataset
 
 

@@ -1,6 +1,7 @@
 """Batches: training batches that any process can make again from (seed, epoch), and plain evaluation batches."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def training_batches(
         for batch in range(start, count)
     ]
     dataset = _Augmented(source, info)
-    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=lambda batch: batch)
+    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is)
 
 
 def batches_per_epoch(source: ImageSource, batch_size: int) -> int:
@@ -76,6 +77,10 @@ class _Augmented(TorchDataset[Batch]):
             torch.manual_seed(int(np.random.default_rng(keys[0][:3]).integers(2**62)))
             images = torch.stack([self.augment(self.source.image(index)) for index in indices])
         return normalize(images, self.info), self.source.labels[torch.tensor(indices)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _evaluation_crop(info: DatasetInfo) -> v2.Transform | None:

@@ -1,5 +1,6 @@
 """Dataset: labelled images in three parts, and what is needed to prepare an image for a network trained on them."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,8 @@ class DatasetInfo:
     """Below 1: the shorter side is resized to image_size / crop_fraction and the centre is cropped."""
     flip: bool = False
     """Whether a mirrored image keeps its class."""
+    content: str = ""
+    """Hash of the labels of all parts: other images would be split differently, and training ones validated on."""
 
     @property
     def num_classes(self) -> int:
@@ -97,8 +100,10 @@ def decode(path: Path) -> Tensor:
     """Return the RGB image in a file, (3, H, W) uint8; a DataError names a file that is none."""
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16-bit grey would be clipped to black and white
+                image = Image.fromarray((np.array(image) // 256).astype(np.uint8))
             pixels = np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"'{path}' is not a readable image ({error}); delete or replace it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -113,13 +118,23 @@ def hold_out(source: ImageSource, share: float, seed: int) -> tuple[Part, Part]:
         held += rng.permutation(members)[: max(1, round(share * len(members)))].tolist()
     mask = np.zeros(len(labels), dtype=bool)
     mask[held] = True
-    if mask.all():
-        raise DataError("every class needs at least two images, so that one can be held out for validation")
+    if len(np.unique(labels[~mask])) < len(np.unique(labels)):
+        raise DataError(
+            "every class needs at least two images, so that one can be held out; add images or drop classes"
+        )
     return Part(source, np.flatnonzero(~mask)), Part(source, np.flatnonzero(mask))
+
+
+def content_hash(*sources: ImageSource) -> str:
+    """Return 12 hex digits of the labels of the sources, in order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.labels.numpy().astype(np.int64).tobytes() + b"|")
+    return digest.hexdigest()[:12]
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of uint8 images (N, C, H, W), scaled to 0..1."""
     scaled = images[:: max(1, len(images) // 5000)].float() / 255
     mean, std = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
-    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(max(0.01, round(v, 4)) for v in std.tolist())

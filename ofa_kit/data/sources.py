@@ -16,6 +16,7 @@ from ofa_kit.data.dataset import (
     ImageSource,
     MemoryImages,
     channel_statistics,
+    content_hash,
     hold_out,
 )
 from ofa_kit.errors import DataError, UnknownNameError
@@ -140,6 +141,7 @@ def _image_folder(data: str, root: str, photo_size: int) -> Dataset:
         std=IMAGENET_STD,
         crop_fraction=0.875,
         flip=True,
+        content=content_hash(train, test),
     )
     return Dataset(info, rest, validation, test)
 
@@ -180,6 +182,7 @@ def _small_dataset(data: str, names: list[str], train: MemoryImages, test: Memor
         mean=mean,
         std=std,
         flip=flip,
+        content=content_hash(train, test),
     )
     rest, validation = hold_out(train, VALIDATION_SHARE, SPLIT_SEED)
     return Dataset(info, rest, validation, test)

@@ -44,12 +44,14 @@ def compare(subnet: Subnet, run: Run, batches: Iterable[tuple[Tensor, Tensor]]) 
         inputs = resize(images, subnet.arch.resolution).contiguous()
         expected = subnet(inputs).numpy()
         found = run(inputs.numpy())
-        difference = max(difference, float(np.abs(found - expected).max()))
+        if not np.isfinite(expected).all():
+            raise ExportError("the subnet's logits are not finite: its training diverged; train again with a lower lr")
+        difference = float(np.maximum(difference, np.abs(found - expected).max()))  # keeps NaN, unlike max()
         largest = max(largest, float(np.abs(expected).max()))
         images_seen += len(labels)
         correct_pytorch += int((expected.argmax(1) == labels.numpy()).sum())
         correct_onnx += int((found.argmax(1) == labels.numpy()).sum())
-    relative = difference / largest
+    relative = difference / max(largest, 1e-12)
     if not relative <= TOLERANCE:
         raise ExportError(
             f"the exported model differs from PyTorch by {relative:.2e} on {images_seen} images, allowed {TOLERANCE}; "

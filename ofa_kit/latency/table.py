@@ -6,6 +6,7 @@ it says what was measured, where and how.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from ofa_kit import storage
 from ofa_kit.arch.config import ARCH_COLUMNS, ArchConfig
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import StaleTableError, TableError
-from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.device import DeviceProfile, fingerprint
 from ofa_kit.latency.protocol import Measurement
 
 COLUMNS = (
@@ -123,6 +124,8 @@ class LatencyTable:
                     converged=row["converged"] == "True",
                 )
                 self.subnets[row["key"]] = (ArchConfig.from_row(row), found)
+            if row["latency_ms"] and not 0 < float(row["latency_ms"]) < math.inf:
+                raise ValueError(f"latency_ms {row['latency_ms']}")
         except ValueError as error:
             raise TableError(f"'{self.path}' has a damaged row {row['kind']} {row['key']}: {error}") from error
 
@@ -133,6 +136,12 @@ class LatencyTable:
                 f"'{self.path}' was measured for space '{found.get('space')}' ({found.get('space_fingerprint')}), "
                 f"asked for '{space.name}' ({space.fingerprint}); move it away and run "
                 f"`ofa-kit profile --device {profile.name}`"
+            )
+        machine = fingerprint()["processor"]
+        if found.get("machine", {}).get("processor", machine) != machine:
+            raise StaleTableError(
+                f"'{self.path}' was measured on a {found['machine']['processor']}, this machine has a {machine}; "
+                "use another folder: --tables NAME"
             )
         asked = {"provider": profile.provider, "threads": profile.threads}
         other = {k: found.get("device", {}).get(k) for k in asked}

@@ -25,6 +25,8 @@ class AccuracyTable:
         for row in storage.read_rows(path, COLUMNS):
             if row["weights_hash"] == weights_hash:
                 try:
+                    if not 0 <= float(row["top1"]) <= 100:
+                        raise ValueError(f"top1 {row['top1']}")
                     table.rows[row["key"]] = (ArchConfig.from_row(row), float(row["top1"]))
                 except ValueError as error:
                     raise TableError(f"'{path}' has a damaged row {row['key']}: {error}") from error

@@ -18,6 +18,7 @@ from ofa_kit.errors import TableError
 from ofa_kit.predictors import scores
 
 Values = NDArray[np.float64]
+MINIMUM = 4
 FEATURES = ((0,), (0, 1), (0, 1, 2))
 """Candidate lines: columns of (block sum, 1, layer count)."""
 
@@ -40,8 +41,10 @@ class LatencyPredictor:
         cls, space: SearchSpace, blocks: Mapping[str, float], measured: Sequence[tuple[ArchConfig, float]]
     ) -> "LatencyPredictor":
         """Calibrate block times (ms by lowering key) on measured subnets (arch, ms)."""
-        if len(measured) < 4:
-            raise TableError(f"calibration needs at least 4 measured subnets, found {len(measured)}; profile again")
+        if len(measured) < MINIMUM:
+            raise TableError(
+                f"calibration needs at least {MINIMUM} measured subnets, found {len(measured)}; profile again"
+            )
         block_sum = additive_cost(space, lambda layer: blocks.get(layer.key, float("nan")))
         layer_count = additive_cost(space, lambda layer: 1.0)
         genomes = np.stack([space.encode(arch) for arch, _ in measured])

@@ -18,7 +18,7 @@ Predict = Callable[[Genomes], Values]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Upper limits for one image; infinite = no limit."""
+    """Upper limits for one run of the model; infinite = no limit."""
 
     latency_ms: float = math.inf
     macs_m: float = math.inf
@@ -27,7 +27,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name, value in (("latency-ms", self.latency_ms), ("macs-m", self.macs_m)):
             if not value > 0:
-                raise OfaKitError(f"--{name} must be above 0, found {value:g}; give the time one image may take")
+                raise OfaKitError(f"--{name} must be above 0, found {value:g}; give what one run of the model may cost")
 
     def __str__(self) -> str:
         limits = [f"{self.latency_ms:g} ms"] * math.isfinite(self.latency_ms)
@@ -59,7 +59,7 @@ class Objective:
         over = np.maximum(0.0, self.predict_latency_ms(genomes) / self.budget.latency_ms - 1)
         if math.isfinite(self.budget.macs_m):
             over = np.maximum(over, macs_of(self.space, genomes) / 1e6 / self.budget.macs_m - 1)
-        return over
+        return np.nan_to_num(over, nan=np.inf, posinf=np.inf)
 
     def score(self, genomes: Genomes) -> Values:
         """Return predicted top-1 for those within budget; below any top-1, ordered by excess, for the others."""
@@ -76,7 +76,7 @@ class Objective:
         )
 
     def fastest(self) -> Genomes:
-        """Return the genome with the lowest predicted latency at each resolution, shape (R, length)."""
+        """Return the smallest subnet at each resolution, shape (R, length): the safest guess at the fastest."""
         base = self.space.encode(self.space.smallest())
         genomes = np.repeat(base[None], len(self.space.resolutions), axis=0)
         genomes[:, 0] = np.arange(len(genomes))

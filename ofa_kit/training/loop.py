@@ -5,6 +5,7 @@ Nothing is drawn from hidden state: the subnets of a step come from (seed, phase
 """
 
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from ofa_kit import storage
 from ofa_kit.data.batches import batches_per_epoch, training_batches
 from ofa_kit.data.dataset import Dataset
+from ofa_kit.errors import RunError
 from ofa_kit.supernet.channel_order import sort_channels
 from ofa_kit.supernet.supernet import Supernet, resize
 from ofa_kit.training import checkpoint
@@ -76,6 +78,8 @@ class _Training:
         self._start_phase()
         if run.last_checkpoint.exists():
             self._restore()
+        else:
+            run.metrics.unlink(missing_ok=True)  # of an epoch that a kill left without its checkpoint
 
     def to_the_end(self) -> None:
         with self._stopping_gently():
@@ -135,6 +139,11 @@ class _Training:
             label_smoothing=self.recipe.label_smoothing,
             teacher=self.teacher,
         )
+        if not math.isfinite(loss):
+            raise RunError(
+                f"training diverged: loss {loss} in phase {self.phase.name}, epoch {self.position.epoch + 1}; "
+                "start another run with a lower lr (--set lr=...)"
+            )
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.supernet)

@@ -53,7 +53,7 @@ def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
 
 
 def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
-    """Return OFA's phases in the proportions of its paper, scaled to the recipe's epochs and rate."""
+    """Return OFA's phases for a short training: rates in the paper's proportions, at least one epoch each."""
     kernels = max(len(s.kernel_sizes) for s in space.stages)
     depths = max(len(s.depths) for s in space.stages)
     expands = max(len(s.expand_ratios) for s in space.stages)

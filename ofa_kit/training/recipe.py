@@ -1,5 +1,6 @@
 """Recipe: everything that decides a training run, as read from profiles/recipes/*.yaml."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,15 +69,25 @@ class Recipe:
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> "Recipe":
         """Check the values; a RecipeError or UnknownNameError says what is wrong."""
+        if not isinstance(values, Mapping):
+            raise RecipeError(f"{source}: expected 'key: value' lines, found {values!r}")
         if "space" not in values:
             raise RecipeError(f"{source}: no space; add `space: NAME` or give --space")
         recipe = parse(cls, values, source)
         preset(recipe.space)
-        for key in ("epochs", "batch_size", "eval_every", "calibration_images"):
-            if getattr(recipe, key) < 1:
-                raise RecipeError(f"{source}: {key} must be at least 1, found {getattr(recipe, key)}")
-        if not recipe.lr > 0:
-            raise RecipeError(f"{source}: lr must be above 0, found {recipe.lr}")
+        _refuse_below(1, recipe, ("epochs", "batch_size", "eval_every", "calibration_images"), source)
+        _refuse_below(0, recipe, ("seed", "num_random", "weight_decay", "momentum", "warmup_epochs"), source)
+        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers"), source)
+        for phase in recipe.phases:
+            counts = ("epochs", "subnets", "kernel_sizes", "depths", "expand_ratios")
+            _refuse_below(1, phase, counts, f"{source}, phase {phase.name}")
+        if len({phase.name for phase in recipe.phases}) < len(recipe.phases):
+            raise RecipeError(f"{source}: phases must have different names")
+        if recipe.phases and recipe.method != "progressive-shrinking":
+            raise RecipeError(f"{source}: phases belong to the method progressive-shrinking, found {recipe.method}")
+        for lr in (recipe.lr, *(phase.lr for phase in recipe.phases)):
+            if not 0 < lr < math.inf:
+                raise RecipeError(f"{source}: lr must be above 0, found {lr}")
         if not 0 <= recipe.ema_decay < 1 or not 0 <= recipe.label_smoothing < 1:
             raise RecipeError(f"{source}: ema_decay and label_smoothing must be in 0..1 (1 excluded)")
         return recipe
@@ -89,5 +100,14 @@ def with_settings(values: Mapping[str, Any], settings: list[str]) -> dict[str, A
         key, equals, text = setting.partition("=")
         if not equals:
             raise RecipeError(f"--set takes key=value, found '{setting}'")
-        result[key.strip()] = yaml.safe_load(text)
+        try:
+            result[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {key}: '{text}' is not a YAML value") from error
     return result
+
+
+def _refuse_below(least: int, settings: object, keys: tuple[str, ...], source: str) -> None:
+    for key in keys:
+        if not getattr(settings, key) >= least:
+            raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")

@@ -58,12 +58,21 @@ class Run:
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, info: DatasetInfo) -> "Run":
         """Start a run folder; a RunError when one with training in it is there."""
+        cls.refuse_begun(folder)
         run = cls(folder, recipe, info)
-        if run.last_checkpoint.exists() or run.weights.exists():
-            raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
-        text = yaml.safe_dump({"recipe": _plain(recipe), "dataset": _plain(info)}, sort_keys=False)
-        storage.write_text(folder / "config.yaml", text)
+        run.save_config()
         return run
+
+    @staticmethod
+    def refuse_begun(folder: Path) -> None:
+        """Raise a RunError when training has begun in the folder."""
+        if any((folder / name).exists() for name in ("checkpoints/last.safetensors", "supernet.safetensors")):
+            raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
+
+    def save_config(self) -> None:
+        """Write config.yaml."""
+        values = {"recipe": _plain(self.recipe), "dataset": _plain(self.info)}
+        storage.write_text(self.folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -92,14 +101,19 @@ class Run:
         if not self.weights.exists():
             raise RunError(
                 f"run '{self.folder}' has no trained weights yet; finish it with "
-                f"`ofa-kit train-supernet --run {self.name} --resume`"
+                f"`ofa-kit train-supernet --run {self.folder} --resume`"
             )
         tensors, facts = checkpoint.load(self.weights)
         if facts.get("space_fingerprint") != self.space.fingerprint:
             raise RunError(f"'{self.weights}' holds the space {facts.get('space')}, config.yaml says {self.space.name}")
         supernet = Supernet(self.space)
-        supernet.load_state_dict(tensors)
-        return supernet.eval(), str(facts["weights_hash"])
+        try:
+            supernet.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise RunError(
+                f"'{self.weights}' does not hold this space's tensors: {' '.join(str(error).split())}"
+            ) from error
+        return supernet.eval(), checkpoint.weights_hash(tensors)
 
     def save_supernet(self, state: dict[str, torch.Tensor]) -> None:
         """Write the trained weights with the space and their hash in the header."""

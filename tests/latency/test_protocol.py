@@ -40,7 +40,7 @@ def test_a_model_that_grows_slower_between_the_blocks_has_not_converged():
 
     def drifting():
         calls[0] += 1
-        busy(0.002 if calls[0] < 30 else 0.004)()
+        busy(0.002 if calls[0] <= 22 else 0.004)()  # 2 to warm up, then 10 rounds of 2 in the first block
 
     protocol = TimingProtocol(rounds_per_block=10, pause_s=0.0, warmup_runs=2, warmup_s=0.0, min_burst_s=0.002)
     assert not measure({"drifting": drifting}, np.random.default_rng(0), protocol)["drifting"].converged
