@@ -100,9 +100,9 @@ def decode(path: Path) -> Tensor:
     """Return the RGB image in a file, (3, H, W) uint8; a DataError names a file that is none."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16-bit grey would be clipped to black and white
-                image = Image.fromarray((np.array(image) // 256).astype(np.uint8))
-            pixels = np.array(image.convert("RGB"))
+            is_16_bit = image.mode.startswith("I")  # PIL would clip such greys to black and white
+            plain = Image.fromarray((np.array(image) // 256).astype(np.uint8)) if is_16_bit else image
+            pixels = np.array(plain.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"'{path}' is not a readable image ({error}); delete or replace it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from ofa_kit.data.batches import evaluation_batches, normalize, training_batches
+from ofa_kit.data.dataset import decode
 from ofa_kit.data.sources import DEBIAN_FASHION_MNIST, open_dataset
 from ofa_kit.errors import DataError, UnknownNameError
 
@@ -107,3 +108,17 @@ def test_fashion_mnist_from_debians_package_and_from_torchvisions_layout(tmp_pat
         (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
     again = open_dataset(f"fashion-mnist:{tmp_path}", photo_size=32)
     assert torch.equal(again.test.images, data.test.images)
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    assert len(torch.unique(decode(tmp_path / "grey.png"))) > 200
+
+
+def test_a_class_with_one_image_is_refused(tmp_path):
+    root = write_folder(tmp_path, parts=(".",), count=3)
+    for path in list((root / "dog").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match="at least two images"):
+        open_dataset(f"imagefolder:{root}", photo_size=32)

@@ -152,3 +152,8 @@ def test_the_weights_hash_follows_the_weights():
     assert checkpoint.weights_hash(dict(reversed(tensors.items()))) == before
     tensors["a"][0] = 9
     assert checkpoint.weights_hash(tensors) != before
+
+
+def test_a_diverged_training_stops_and_says_so(tmp_path, digits):
+    with pytest.raises(RunError, match="training diverged"):
+        trained(tmp_path / "run", digits, lr=1e12, epochs=4)
