@@ -69,7 +69,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("walk")
     done = {}
     for command in readme_commands():
-        shorter = ["--epochs", "14"] if command[0] == "train-supernet" else []
+        shorter = ["--epochs", "12"] if command[0] == "train-supernet" else []
         done[command[0]] = ofa_kit(*command, *shorter, cwd=folder)
         assert done[command[0]].code == 0, done[command[0]].err
     return Walk(folder, done)

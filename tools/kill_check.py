@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 OFA_KIT = [sys.executable, "-c", "from ofa_kit.cli.main import main; main()"]
-EPOCHS = 3
+EPOCHS = 6
 TRAIN = ["train-supernet", "--recipe", "digits", "--epochs", str(EPOCHS), "--set", "checkpoint_s=0.5"]
+TRAIN += ["--set", "batch_size=256", "--set", "eval_every=3"]
 PROFILE = ["profile", "--device", "cpu-ort", "--space", "mbv3-tiny", "--subnets", "16"]
 ACCURACY = ["measure-accuracy", "--run", "whole", "--subnets", "12"]
 TABLES = {

@@ -159,10 +159,6 @@ def specialize(
     """Find the best subnet within a budget, measure it on the device, export verified ONNX."""
     import math
 
-    from ofa_kit.commands.deploy import deployment_paths
-    from ofa_kit.commands.specialize import Specializer
-    from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.progress import Terminal
     from ofa_kit.search.budget import Budget
 
     if latency_ms is None and macs_m is None:
@@ -170,6 +166,12 @@ def specialize(
     budget = Budget(
         latency_ms=math.inf if latency_ms is None else latency_ms, macs_m=math.inf if macs_m is None else macs_m
     )
+
+    from ofa_kit.commands.deploy import deployment_paths
+    from ofa_kit.commands.specialize import Specializer
+    from ofa_kit.latency.device import DeviceProfile
+    from ofa_kit.progress import Terminal
+
     storage.writable_folder(deployment_paths(export)[0].parent)
     specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
     made = specializer.specialize(budget, export, algorithm=algorithm, seed=seed, dynamic_batch=dynamic_batch)

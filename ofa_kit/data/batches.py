@@ -1,6 +1,9 @@
-"""Batches: training batches that any process can make again from (seed, epoch), and plain evaluation batches."""
+"""Batches: training batches that any process can make again from (seed, epoch), and plain evaluation batches.
 
-from collections.abc import Iterator
+torchvision is imported where it is used: it takes over a second, and most commands need it late or never.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
 
 from ofa_kit.data.dataset import DatasetInfo, ImageSource, MemoryImages, Part
 
@@ -62,6 +64,8 @@ class _Augmented(TorchDataset[Batch]):
     """Whole batches by key (seed, epoch, batch, index)."""
 
     def __init__(self, source: ImageSource, info: DatasetInfo) -> None:
+        from torchvision.transforms import v2
+
         self.source, self.info = source, info
         size = info.image_size
         crop: list[v2.Transform] = (
@@ -83,12 +87,15 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _evaluation_crop(info: DatasetInfo) -> v2.Transform | None:
+def _evaluation_crop(info: DatasetInfo) -> Callable[[Tensor], Tensor] | None:
     if info.crop_fraction == 1:
         return None
-    return v2.Compose(
+    from torchvision.transforms import v2
+
+    crop: Callable[[Tensor], Tensor] = v2.Compose(
         [v2.Resize(round(info.image_size / info.crop_fraction), antialias=True), v2.CenterCrop(info.image_size)]
     )
+    return crop
 
 
 def _raw_images(source: ImageSource, indices: NDArray[np.int64]) -> Tensor:

