@@ -27,8 +27,8 @@ from ofa_kit.supernet.channel_order import sort_channels
 from ofa_kit.supernet.supernet import Supernet, resize
 from ofa_kit.training import checkpoint
 from ofa_kit.training.evaluate import Evaluator
+from ofa_kit.training.optimizer import make_optimizer, warmed_up_average
 from ofa_kit.training.phases import Phase, phases_of
-from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
 from ofa_kit.training.schedule import learning_rate
 from ofa_kit.training.step import Teacher, add_gradients
@@ -189,7 +189,9 @@ class _Training:
         """Begin a phase with a fresh optimizer, a fresh average and its teacher."""
         self.optimizer = make_optimizer(self.supernet, self.recipe)
         decay = self.recipe.ema_decay
-        self.average = AveragedModel(self.supernet, multi_avg_fn=_warmed_up(decay), use_buffers=True) if decay else None
+        self.average = (
+            AveragedModel(self.supernet, multi_avg_fn=warmed_up_average(decay), use_buffers=True) if decay else None
+        )
         self.teacher = load_teacher(self.run, self.dataset) if self.phase.teacher else no_teacher
 
     def _end_phase(self) -> None:
@@ -258,18 +260,6 @@ class _Training:
             signal.signal(signal.SIGINT, before)
 
 
-def make_optimizer(supernet: Supernet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return SGD (Nesterov) or AdamW; weight decay spares biases and batch norm."""
-    parameters = list(supernet.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-
-
 def load_teacher(run: Run, dataset: Dataset) -> Teacher:
     """Return the largest network of the first phase, recalibrated for each resolution."""
     supernet = Supernet(run.space)
@@ -291,17 +281,3 @@ def load_teacher(run: Run, dataset: Dataset) -> Teacher:
 def no_teacher(images: Tensor, resolution: int) -> Tensor:
     """Stand in where no pass of the rule asks for a teacher."""
     raise AssertionError("this phase has no teacher")
-
-
-def _warmed_up(decay: float) -> Callable[..., None]:
-    """Average that follows the weights closely at first: decay min(decay, (1 + n) / (10 + n)) after n updates."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-        else:
-            torch._foreach_copy_(averaged, current)
-
-    return update

@@ -1,0 +1,35 @@
+"""What moves the weights: the optimizer of a recipe, and the warmed-up average of the weights."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ofa_kit.supernet.supernet import Supernet
+from ofa_kit.training.recipe import Recipe
+
+
+def make_optimizer(supernet: Supernet, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return SGD (Nesterov) or AdamW; weight decay spares biases and batch norm."""
+    parameters = list(supernet.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def warmed_up_average(decay: float) -> Callable[..., None]:
+    """Average that follows the weights closely at first: decay min(decay, (1 + n) / (10 + n)) after n updates."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    return update
