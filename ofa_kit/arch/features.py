@@ -1,15 +1,17 @@
 """Whole populations of genomes at once: additive costs and the features that predictors learn from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_kit.arch.config import ArchConfig, StageConfig
-from ofa_kit.arch.layers import Layer, layers
-from ofa_kit.arch.space import SKIPPED, Genomes, SearchSpace
+from ofa_kit.arch.genes import Genomes
+from ofa_kit.arch.layer import Layer
+from ofa_kit.arch.layers import RESOLUTION, Slot, slots
+from ofa_kit.arch.space import SearchSpace
 
 Values = NDArray[np.float64]
 LOG_MACS_WEIGHT = 5.0
@@ -17,42 +19,53 @@ LOG_MACS_WEIGHT = 5.0
 
 @dataclass(frozen=True)
 class AdditiveCost:
-    """A cost that is a sum over layers: `fixed` (R,) by resolution, `blocks[stage]` (R, depth, kernels, expands)."""
+    """A cost that is a sum over layers: one table a slot, indexed by the genes that decide its layer."""
 
     space: SearchSpace
-    fixed: Values
-    blocks: tuple[Values, ...]
+    tables: tuple[tuple[Slot, Values], ...]
 
     def total(self, genomes: Genomes) -> Values:
         """Return the cost of each genome, shape (N,)."""
-        resolution = genomes[:, 0]
-        total = self.fixed[resolution].copy()
-        for start, stage, cost in zip(self.space.depth_genes, self.space.stages, self.blocks, strict=True):
-            for block in range(stage.max_depth):
-                kernel, expand = genomes[:, start + 1 + 2 * block], genomes[:, start + 2 + 2 * block]
-                total += np.where(kernel == SKIPPED, 0.0, cost[resolution, block, kernel, expand])
+        total = np.zeros(len(genomes))
+        chosen = np.maximum(genomes, 0)  # what a skipped block would cost is left out below
+        for slot, table in self.tables:
+            cost = table[tuple(chosen[:, self.space.positions[place]] for place in slot.places)]
+            total += np.where(self._filled(slot, genomes), cost, 0.0)
         return total
+
+    def _filled(self, slot: Slot, genomes: Genomes) -> NDArray[np.bool_]:
+        filled = np.ones(len(genomes), dtype=bool)
+        if slot.depth_of is not None:
+            stage, block = slot.depth_of
+            depths = np.array(self.space.stages[stage].depths)
+            filled &= depths[genomes[:, self.space.positions["depth", stage, 0]]] > block
+        if slot.present is not None:
+            filled &= genomes[:, self.space.positions[slot.present]] > 0
+        return filled
 
 
 def additive_cost(space: SearchSpace, cost_of: Callable[[Layer], float]) -> AdditiveCost:
     """Tabulate a cost of single layers for every choice of the space; NaN where `cost_of` does not know a layer."""
-    shapes = [(len(space.resolutions), s.max_depth, len(s.kernel_sizes), len(s.expand_ratios)) for s in space.stages]
-    fixed = np.zeros(len(space.resolutions))
-    blocks = [np.zeros(shape) for shape in shapes]
-    for r, resolution in enumerate(space.resolutions):
-        for k, e, arch in _uniform_archs(space, resolution):
-            costs = {layer.name: cost_of(layer) for layer in layers(space, arch)}
-            for s, stage in enumerate(space.stages):
-                if k < len(stage.kernel_sizes) and e < len(stage.expand_ratios):
-                    blocks[s][r, :, k, e] = [costs[f"stage{s}_block{b}"] for b in range(stage.max_depth)]
-            fixed[r] = sum(cost for name, cost in costs.items() if not name.startswith("stage"))
-    return AdditiveCost(space, fixed, tuple(blocks))
+    tables = []
+    for slot in slots(space):
+        choices = [space.genes[space.positions[place]].choices for place in slot.places]
+        costs = [cost_of(slot.layer(dict(zip(slot.places, values, strict=True)))) for values in product(*choices)]
+        tables.append((slot, np.array(costs, dtype=float).reshape([len(c) for c in choices])))
+    return AdditiveCost(space, tuple(tables))
 
 
 def distinct_layers(space: SearchSpace, resolution: int) -> dict[str, Layer]:
     """Return every layer that occurs at a resolution, by lowering key."""
-    archs = [arch for _, _, arch in _uniform_archs(space, resolution)]
-    return {layer.key: layer for arch in archs for layer in layers(space, arch)}
+    found: dict[str, Layer] = {}
+    for slot in slots(space):
+        choices = [
+            (resolution,) if place == RESOLUTION else space.genes[space.positions[place]].choices
+            for place in slot.places
+        ]
+        for values in product(*choices):
+            layer = slot.layer(dict(zip(slot.places, values, strict=True)))
+            found.setdefault(layer.key, layer)
+    return found
 
 
 def macs_of(space: SearchSpace, genomes: Genomes) -> Values:
@@ -98,18 +111,3 @@ def _macs_cost(space: SearchSpace) -> AdditiveCost:
 @lru_cache(maxsize=64)
 def _params_cost(space: SearchSpace) -> AdditiveCost:
     return additive_cost(space, lambda layer: layer.params)
-
-
-def _uniform_archs(space: SearchSpace, resolution: int) -> Iterator[tuple[int, int, ArchConfig]]:
-    """Yield (kernel index, expand index, deepest arch that uses this choice everywhere it exists)."""
-    for k in range(max(len(s.kernel_sizes) for s in space.stages)):
-        for e in range(max(len(s.expand_ratios) for s in space.stages)):
-            stages = tuple(
-                StageConfig(
-                    s.width,
-                    (s.kernel_sizes[min(k, len(s.kernel_sizes) - 1)],) * s.max_depth,
-                    (s.expand_ratios[min(e, len(s.expand_ratios) - 1)],) * s.max_depth,
-                )
-                for s in space.stages
-            )
-            yield k, e, ArchConfig(resolution, stages)

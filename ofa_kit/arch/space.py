@@ -1,58 +1,49 @@
 """SearchSpace: which architectures exist, and their integer genomes.
 
-A genome is one row of int64: the index of the resolution, then for each stage the index of its depth followed by
-(kernel_size index, expand_ratio index) for each possible block. Genes of skipped blocks are SKIPPED, so equal
-networks have equal genomes. Every operation works on a whole population, shape (N, genome_length).
+A genome is one row of int64, one gene a choice: the resolution, the stem's, then for each stage its depth, its width
+where it has several, and (kernel_size, expand_ratio) for each possible block, at last the head's. A gene holds the
+index of the choice. Genes of skipped blocks are SKIPPED, so equal networks have equal genomes. Every operation works
+on a whole population, shape (N, genome_length).
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_kit.arch.choices import Activation, ConvSpace, HeadSpace, StageSpace
 from ofa_kit.arch.config import ArchConfig, StageConfig
+from ofa_kit.arch.genes import SKIPPED, Gene, Genomes, genes_of
 
-Genomes = NDArray[np.int64]
-SKIPPED = -1
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageSpace:
-    """The choices of one stage, and what is fixed in it."""
-
-    width: int
-    depths: tuple[int, ...]
-    kernel_sizes: tuple[int, ...]
-    expand_ratios: tuple[int, ...]
-    stride: int
-    activation: str
-    squeeze_excite: bool
-
-    @property
-    def max_depth(self) -> int:
-        return max(self.depths)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """A MobileNetV3-style family: fixed stem, first block and head around elastic stages."""
+    """Elastic stages between a stem and a head: every family of the package is one of these."""
 
     name: str
     resolutions: tuple[int, ...]
     stages: tuple[StageSpace, ...]
     in_channels: int
     num_classes: int
-    stem_width: int
-    stem_stride: int
-    first_width: int
-    """Output channels of the first, not elastic block."""
-    final_expand_width: int
-    feature_width: int
+    stem: tuple[ConvSpace, ...]
+    stem_max_pool: bool = False
+    """3x3 max pooling with stride 2 after the stem."""
+    first_width: int = 0
+    """Output channels of a first, not elastic block (3x3, no expansion); 0 = none."""
+    first_activation: Activation = "relu"
+    head: HeadSpace
+    bn_eps: float = 1e-5
+    kernel_transforms: bool = True
+    """Smaller kernels are learned transforms of the larger one's centre (once-for-all), or the bare centre (BigNAS)."""
+    channel_divisor: int = 8
 
     @cached_property
     def fingerprint(self) -> str:
@@ -61,22 +52,28 @@ class SearchSpace:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        """The choices of the space in genome order."""
+        return genes_of(self.resolutions, self.stem, self.stages, self.head)
+
+    @cached_property
+    def positions(self) -> dict[tuple[str, int, int], int]:
+        """Where a gene stands, by (kind, stage, block)."""
+        return {(gene.kind, gene.stage, gene.block): position for position, gene in enumerate(self.genes)}
+
+    @cached_property
     def choice_counts(self) -> NDArray[np.int64]:
         """Number of choices of each gene, shape (genome_length,)."""
-        counts = [len(self.resolutions)]
-        for stage in self.stages:
-            counts += [len(stage.depths)] + [len(stage.kernel_sizes), len(stage.expand_ratios)] * stage.max_depth
-        return np.array(counts)
+        return np.array([len(gene.choices) for gene in self.genes])
 
     @cached_property
     def depth_genes(self) -> tuple[int, ...]:
         """Position of each stage's depth gene."""
-        starts = np.cumsum([1] + [1 + 2 * s.max_depth for s in self.stages])
-        return tuple(int(start) for start in starts[:-1])
+        return tuple(self.positions["depth", stage, 0] for stage in range(len(self.stages)))
 
     @property
     def genome_length(self) -> int:
-        return len(self.choice_counts)
+        return len(self.genes)
 
     def adapted(self, *, in_channels: int, num_classes: int) -> "SearchSpace":
         """Return the space for other images and classes; its name says so."""
@@ -87,10 +84,15 @@ class SearchSpace:
 
     def size(self) -> int:
         """Return the exact number of different architectures."""
-        total = len(self.resolutions)
+        total = 1
+        for gene in self.genes:
+            total *= len(gene.choices) if gene.block_of is None and gene.kind != "depth" else 1
         for stage in self.stages:
-            block = len(stage.kernel_sizes) * len(stage.expand_ratios)
-            total *= sum(block**depth for depth in stage.depths)
+            options = [
+                1 if stage.shared else len(stage.kernel_sizes_of(b)) * len(stage.expand_ratios_of(b))
+                for b in range(stage.max_depth)
+            ]
+            total *= sum(int(np.prod(options[:depth], dtype=object)) for depth in stage.depths)
         return total
 
     def smallest(self) -> ArchConfig:
@@ -100,33 +102,21 @@ class SearchSpace:
         return self._extreme(max)
 
     def contains(self, arch: ArchConfig) -> bool:
-        return (
-            arch.resolution in self.resolutions
-            and len(arch.stages) == len(self.stages)
-            and all(
-                stage.width == choices.width
-                and stage.depth in choices.depths
-                and set(stage.kernel_sizes) <= set(choices.kernel_sizes)
-                and set(stage.expand_ratios) <= set(choices.expand_ratios)
-                for stage, choices in zip(arch.stages, self.stages, strict=True)
-            )
-        )
+        try:
+            self.encode(arch)
+        except ValueError:
+            return False
+        return True
 
     def iterate(self) -> Iterator[ArchConfig]:
         """Yield every architecture; only for small spaces."""
-        stage_options = []
-        for s in self.stages:
-            blocks = list(product(s.kernel_sizes, s.expand_ratios))
-            stage_options.append(
-                [
-                    StageConfig(s.width, tuple(k for k, _ in chosen), tuple(e for _, e in chosen))
-                    for depth in s.depths
-                    for chosen in product(blocks, repeat=depth)
-                ]
-            )
-        for resolution in self.resolutions:
-            for stages in product(*stage_options):
-                yield ArchConfig(resolution, stages)
+        counts = [range(count) for count in self.choice_counts]
+        seen = set()
+        for genome in product(*counts):
+            row = self.canonical(np.array([genome]))[0]
+            if row.tobytes() not in seen:
+                seen.add(row.tobytes())
+                yield self.decode(row)
 
     def sample(self, rng: np.random.Generator) -> ArchConfig:
         """Return an architecture with every choice drawn uniformly."""
@@ -140,26 +130,25 @@ class SearchSpace:
 
     def encode(self, arch: ArchConfig) -> NDArray[np.int64]:
         """Return the genome, shape (genome_length,); a ValueError when the space does not contain `arch`."""
-        if not self.contains(arch):
+        try:
+            genome = [
+                SKIPPED if gene.skipped_in(arch) else gene.choices.index(gene.value_in(arch)) for gene in self.genes
+            ]
+        except (ValueError, IndexError):
+            raise ValueError(f"{arch} is not in the space '{self.name}'") from None
+        row = np.array(genome, dtype=np.int64)
+        if self.decode(row) != arch:
             raise ValueError(f"{arch} is not in the space '{self.name}'")
-        genome = [self.resolutions.index(arch.resolution)]
-        for stage, choices in zip(arch.stages, self.stages, strict=True):
-            genome.append(choices.depths.index(stage.depth))
-            for kernel, expand in zip(stage.kernel_sizes, stage.expand_ratios, strict=True):
-                genome += [choices.kernel_sizes.index(kernel), choices.expand_ratios.index(expand)]
-            genome += [SKIPPED] * (2 * (choices.max_depth - stage.depth))
-        return np.array(genome, dtype=np.int64)
+        return row
 
     def decode(self, genome: NDArray[np.int64]) -> ArchConfig:
         """Return the architecture of one genome, shape (genome_length,)."""
-        stages = []
-        for start, s in zip(self.depth_genes, self.stages, strict=True):
-            depth = s.depths[int(genome[start])]
-            genes = genome[start + 1 : start + 1 + 2 * depth]
-            kernels = tuple(s.kernel_sizes[int(g)] for g in genes[0::2])
-            expands = tuple(s.expand_ratios[int(g)] for g in genes[1::2])
-            stages.append(StageConfig(s.width, kernels, expands))
-        return ArchConfig(self.resolutions[int(genome[0])], tuple(stages))
+        values = {
+            key: self.genes[position].choices[int(genome[position])]
+            for key, position in self.positions.items()
+            if genome[position] != SKIPPED
+        }
+        return self._arch(lambda kind, stage, block: values[kind, stage, block])
 
     def sample_genomes(self, count: int, rng: np.random.Generator) -> Genomes:
         genomes = rng.integers(0, self.choice_counts, size=(count, self.genome_length))
@@ -180,11 +169,13 @@ class SearchSpace:
     def canonical(self, genomes: Genomes) -> Genomes:
         """Mark the genes of skipped blocks."""
         genomes = genomes.copy()
-        for start, stage in zip(self.depth_genes, self.stages, strict=True):
-            depth = np.array(stage.depths)[genomes[:, start]]
-            block = np.arange(2 * stage.max_depth) // 2
-            genes = genomes[:, start + 1 : start + 1 + 2 * stage.max_depth]
-            genes[block[None, :] >= depth[:, None]] = SKIPPED
+        depths = {
+            stage: np.array(space.depths)[genomes[:, position]]
+            for stage, (position, space) in enumerate(zip(self.depth_genes, self.stages, strict=True))
+        }
+        for position, gene in enumerate(self.genes):
+            if gene.block_of is not None:
+                genomes[depths[gene.stage] <= gene.block_of, position] = SKIPPED
         return genomes
 
     def restricted(
@@ -193,26 +184,47 @@ class SearchSpace:
         kernel_sizes: int | None = None,
         depths: int | None = None,
         expand_ratios: int | None = None,
+        widths: int | None = None,
     ) -> "SearchSpace":
         """Return the sub-space that keeps only the given number of largest choices of each kind."""
         stages = tuple(
             replace(
                 s,
+                widths=_largest_of(s.widths, widths),
                 kernel_sizes=_largest_of(s.kernel_sizes, kernel_sizes),
                 depths=_largest_of(s.depths, depths),
                 expand_ratios=_largest_of(s.expand_ratios, expand_ratios),
+                blocks=tuple(
+                    replace(
+                        b,
+                        kernel_sizes=_largest_of(b.kernel_sizes, kernel_sizes),
+                        expand_ratios=_largest_of(b.expand_ratios, expand_ratios),
+                    )
+                    for b in s.blocks
+                ),
             )
             for s in self.stages
         )
-        return replace(self, stages=stages)
+        stem = tuple(replace(conv, widths=_largest_of(conv.widths, widths)) for conv in self.stem)
+        head = replace(self.head, feature_widths=_largest_of(self.head.feature_widths, widths))
+        return replace(self, stages=stages, stem=stem, head=head)
 
-    def _extreme(self, pick: Callable[[tuple[int, ...]], int]) -> ArchConfig:
-        stages = tuple(
-            StageConfig(s.width, (pick(s.kernel_sizes),) * pick(s.depths), (pick(s.expand_ratios),) * pick(s.depths))
-            for s in self.stages
-        )
-        return ArchConfig(pick(self.resolutions), stages)
+    def _extreme(self, pick: Callable[[Sequence[Any]], Any]) -> ArchConfig:
+        genes = {key: pick(self.genes[position].choices) for key, position in self.positions.items()}
+        return self._arch(lambda kind, stage, block: genes[kind, stage, block])
+
+    def _arch(self, value: Callable[[str, int, int], Any]) -> ArchConfig:
+        """Return the architecture whose choice of a kind in (stage, block) is `value(kind, stage, block)`."""
+        stages = []
+        for s, stage in enumerate(self.stages):
+            width = value("width", s, 0) if len(stage.widths) > 1 else stage.widths[0]
+            blocks = [0 if stage.shared else b for b in range(value("depth", s, 0))]
+            kernels = tuple(value("kernel_size", s, b) for b in blocks)
+            stages.append(StageConfig(width, kernels, tuple(value("expand_ratio", s, b) for b in blocks)))
+        stem = tuple(value("stem", 0, gene.block) for gene in self.genes if gene.kind == "stem")
+        head = tuple(value("head", 0, gene.block) for gene in self.genes if gene.kind == "head")
+        return ArchConfig(value("resolution", 0, 0), tuple(stages), stem, head)
 
 
-def _largest_of(choices: tuple[int, ...], count: int | None) -> tuple[int, ...]:
-    return choices if count is None else tuple(sorted(choices)[-count:])
+def _largest_of(choices: tuple[Number, ...], count: int | None) -> tuple[Number, ...]:
+    return choices if count is None or not choices else tuple(sorted(choices)[-count:])

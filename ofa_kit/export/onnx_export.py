@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ofa_kit import storage
-from ofa_kit.arch.layers import Layer
+from ofa_kit.arch.layer import Layer
 from ofa_kit.graphs.build import Weights, network_model
 from ofa_kit.supernet.subnet import Subnet
 

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ofa_kit.arch.layers import Layer
+from ofa_kit.arch.layer import Layer
 
 OPSET = 18
 IR_VERSION = 10
@@ -20,20 +20,27 @@ WeightsOf = Callable[[Layer], Weights]
 
 def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     """Return the folded tensors that a layer needs, by name."""
+    inside, hidden, outside, k = layer.in_channels, layer.hidden_channels, layer.out_channels, layer.kernel_size
+    if layer.op == "max_pool":
+        return {}
     if layer.op == "linear":
-        return {"weight": (layer.out_channels, layer.in_channels), "bias": (layer.out_channels,)}
+        return {"weight": (outside, inside), "bias": (outside,)}
     if layer.op == "pooled_conv":
-        return {"conv.weight": (layer.out_channels, layer.in_channels, 1, 1)}
-    k = layer.kernel_size
+        return _conv_shapes("conv", outside, inside, 1, bias=layer.bias)
     if layer.op == "conv":
-        return _conv_shapes("conv", layer.out_channels, layer.in_channels, k)
-    hidden = layer.hidden_channels
-    shapes = _conv_shapes("expand", hidden, layer.in_channels, 1) if layer.expands else {}
-    shapes |= _conv_shapes("depthwise", hidden, 1, k)
-    if layer.squeeze_excite:
+        return _conv_shapes("conv", outside, inside, k)
+    if layer.op == "bottleneck":
+        shapes = _conv_shapes("reduce", hidden, inside, 1) | _conv_shapes("middle", hidden, hidden, k)
+    else:
+        shapes = _conv_shapes("expand", hidden, inside, 1) if layer.expands else {}
+        shapes |= _conv_shapes("depthwise", hidden, 1, k)
+    if layer.squeeze_channels:
         shapes |= _conv_shapes("se_reduce", layer.squeeze_channels, hidden, 1)
         shapes |= _conv_shapes("se_expand", hidden, layer.squeeze_channels, 1)
-    return shapes | _conv_shapes("project", layer.out_channels, hidden, 1)
+    shapes |= _conv_shapes("project", outside, hidden, 1)
+    return shapes | (
+        _conv_shapes("shortcut", outside, inside, 1, bias=layer.op == "bottleneck") if layer.shortcut_conv else {}
+    )
 
 
 def random_weights(layer: Layer) -> Weights:
@@ -82,8 +89,6 @@ def merged_model(blocks: Mapping[str, Layer], *, batch: int) -> onnx.ModelProto:
 
 def input_of(layer: Layer, batch: int) -> tuple[str, tuple[int, ...]]:
     """Return name and shape of the graph input that a lone block reads."""
-    if layer.op == "linear":
-        return f"in_{layer.in_channels}", (batch, layer.in_channels, 1, 1)
     size = layer.input_size
     return f"in_{layer.in_channels}_{size}", (batch, layer.in_channels, size, size)
 
@@ -92,8 +97,7 @@ def output_shape(layer: Layer, batch: int) -> tuple[int, ...]:
     """Return the shape of a block's output."""
     if layer.op == "linear":
         return (batch, layer.out_channels)
-    size = 1 if layer.op == "pooled_conv" else layer.output_size
-    return (batch, layer.out_channels, size, size)
+    return (batch, layer.out_channels, layer.output_size, layer.output_size)
 
 
 class _Graph:
@@ -120,40 +124,65 @@ class _Graph:
 
         k, act = layer.kernel_size, layer.activation
         spatial = {"kernel_shape": [k, k], "strides": [layer.stride] * 2, "pads": [k // 2] * 4}
+        if layer.op == "max_pool":
+            return self._node("MaxPool", [tensor], f"{prefix}/pool", **spatial)
         if layer.op == "conv":
-            return self._activation(act, conv("conv", tensor, **spatial), f"{prefix}/act")
+            output = self._activation(act, conv("conv", tensor, **spatial), f"{prefix}/act")
+            return self._node("Add", [output, tensor], f"{prefix}/add") if layer.shortcut else output
         if layer.op == "pooled_conv":
             pooled = self._node("GlobalAveragePool", [tensor], f"{prefix}/pool")
             return self._activation(act, conv("conv", pooled), f"{prefix}/act")
         if layer.op == "linear":
-            flat = self._node("Flatten", [tensor], f"{prefix}/flatten", axis=1)
-            names = [self._weight(f"{prefix}/{kind}", weights[kind]) for kind in ("weight", "bias")]
-            return self._node("Gemm", [flat, *names], f"{prefix}/gemm", transB=1)
+            return self._linear(layer, tensor, weights, prefix)
         source = tensor
-        if layer.expands:
-            tensor = self._activation(act, conv("expand", tensor), f"{prefix}/expand_act")
-        tensor = conv("depthwise", tensor, group=layer.hidden_channels, **spatial)
-        tensor = self._activation(act, tensor, f"{prefix}/depthwise_act")
-        if layer.squeeze_excite:
+        if layer.op == "bottleneck":
+            tensor = self._activation(act, conv("reduce", tensor), f"{prefix}/reduce_act")
+            tensor = self._activation(act, conv("middle", tensor, **spatial), f"{prefix}/middle_act")
+        else:
+            if layer.expands:
+                tensor = self._activation(act, conv("expand", tensor), f"{prefix}/expand_act")
+            tensor = conv("depthwise", tensor, group=layer.hidden_channels, **spatial)
+            tensor = self._activation(act, tensor, f"{prefix}/depthwise_act")
+        if layer.squeeze_channels:
             pooled = self._node("GlobalAveragePool", [tensor], f"{prefix}/se_pool")
-            gate = self._node("Relu", [conv("se_reduce", pooled)], f"{prefix}/se_act")
-            gate = self._activation("hard_sigmoid", conv("se_expand", gate), f"{prefix}/se_gate")
+            squeezed = self._activation(layer.squeeze_activation, conv("se_reduce", pooled), f"{prefix}/se_act")
+            gate = self._activation(layer.gate, conv("se_expand", squeezed), f"{prefix}/se_gate")
             tensor = self._node("Mul", [tensor, gate], f"{prefix}/se_scale")
         tensor = conv("project", tensor)
-        return self._node("Add", [tensor, source], f"{prefix}/add") if layer.shortcut else tensor
+        if not layer.shortcut:
+            return tensor
+        if layer.projected:
+            stride = [layer.stride] * 2
+            if layer.stride > 1 and layer.downsample == "avgpool_conv":
+                pooling = {"kernel_shape": stride, "strides": stride, "ceil_mode": 1, "count_include_pad": 0}
+                source, stride = self._node("AveragePool", [source], f"{prefix}/shortcut_pool", **pooling), [1, 1]
+            source = conv("shortcut", source, strides=stride) if layer.shortcut_conv else source
+        tensor = self._node("Add", [tensor, source], f"{prefix}/add")
+        return self._activation(act, tensor, f"{prefix}/act") if layer.op == "bottleneck" else tensor
+
+    def _linear(self, layer: Layer, tensor: str, weights: Weights, prefix: str) -> str:
+        if layer.input_size > 1:
+            tensor = self._node("GlobalAveragePool", [tensor], f"{prefix}/pool")
+        flat = self._node("Flatten", [tensor], f"{prefix}/flatten", axis=1)
+        names = [self._weight(f"{prefix}/{kind}", weights[kind]) for kind in ("weight", "bias")]
+        return self._node("Gemm", [flat, *names], f"{prefix}/gemm", transB=1)
 
     def rename_output(self, old: str, new: str) -> None:
         self.nodes[-1].output[list(self.nodes[-1].output).index(old)] = new
 
     def _activation(self, kind: str, tensor: str, name: str) -> str:
-        if kind == "relu":
-            return self._node("Relu", [tensor], name)
+        if kind == "none":
+            return tensor
         if kind == "hard_swish" and self.name_every_kernel:
             return self._node("Mul", [tensor, self._activation("hard_sigmoid", tensor, f"{name}_gate")], name)
-        if kind == "hard_swish":
-            return self._node("HardSwish", [tensor], name)
-        assert kind == "hard_sigmoid", kind
-        return self._node("HardSigmoid", [tensor], name, alpha=1.0 / 6.0, beta=0.5)
+        if kind == "swish":
+            return self._node("Mul", [tensor, self._node("Sigmoid", [tensor], f"{name}_gate")], name)
+        if kind == "hard_sigmoid":
+            return self._node("HardSigmoid", [tensor], name, alpha=1.0 / 6.0, beta=0.5)
+        if kind == "relu6":
+            bounds = [self._weight(f"{name}_{bound}", np.array(bound, np.float32)) for bound in (0, 6)]
+            return self._node("Clip", [tensor, *bounds], name)
+        return self._node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[kind], [tensor], name)
 
     def _weight(self, name: str, value: NDArray[np.float32]) -> str:
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -165,8 +194,8 @@ class _Graph:
         return output
 
 
-def _conv_shapes(part: str, out: int, inside: int, k: int) -> dict[str, tuple[int, ...]]:
-    return {f"{part}.weight": (out, inside, k, k), f"{part}.bias": (out,)}
+def _conv_shapes(part: str, out: int, inside: int, k: int, *, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    return {f"{part}.weight": (out, inside, k, k)} | ({f"{part}.bias": (out,)} if bias else {})
 
 
 def _value(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import AdditiveCost, additive_cost
-from ofa_kit.arch.space import Genomes, SearchSpace
+from ofa_kit.arch.genes import Genomes
+from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import TableError
 from ofa_kit.predictors import scores
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import macs_of
-from ofa_kit.arch.space import Genomes, SearchSpace
+from ofa_kit.arch.genes import Genomes
+from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import InfeasibleBudgetError, OfaKitError
 
 Values = NDArray[np.float64]

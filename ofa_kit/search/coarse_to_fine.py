@@ -8,7 +8,8 @@ from itertools import product
 
 import numpy as np
 
-from ofa_kit.arch.space import Genomes, SearchSpace
+from ofa_kit.arch.genes import Genomes
+from ofa_kit.arch.space import SearchSpace
 from ofa_kit.search.budget import Candidate, Objective
 from ofa_kit.search.evolution import Evolution, best_different
 
@@ -30,17 +31,11 @@ class CoarseToFine:
 
 
 def skeleton_grid(space: SearchSpace) -> Genomes:
-    """Return every skeleton of the space, shape (N, genome_length)."""
-    depths, kernels, expands = (
-        max(len(getattr(s, kind)) for s in space.stages) for kind in ("depths", "kernel_sizes", "expand_ratios")
-    )
+    """Return every skeleton of the space, shape (N, genome_length): one choice of each kind for the whole network."""
+    kinds = sorted({gene.kind for gene in space.genes})
+    most = {kind: max(len(gene.choices) for gene in space.genes if gene.kind == kind) for kind in kinds}
     rows = []
-    for resolution, depth, kernel, expand in product(
-        range(len(space.resolutions)), range(depths), range(kernels), range(expands)
-    ):
-        row = [resolution]
-        for s in space.stages:
-            block = [min(kernel, len(s.kernel_sizes) - 1), min(expand, len(s.expand_ratios) - 1)]
-            row += [min(depth, len(s.depths) - 1), *block * s.max_depth]
-        rows.append(row)
-    return space.canonical(np.array(rows))
+    for choices in product(*(range(most[kind]) for kind in kinds)):
+        chosen = dict(zip(kinds, choices, strict=True))
+        rows.append([min(chosen[gene.kind], len(gene.choices) - 1) for gene in space.genes])
+    return space.canonical(np.unique(np.array(rows), axis=0))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa_kit.arch.space import Genomes
+from ofa_kit.arch.genes import Genomes
 from ofa_kit.search.budget import Candidate, Objective
 
 

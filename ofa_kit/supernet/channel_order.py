@@ -4,61 +4,50 @@ Importance is the L1 norm of the projection weight per hidden channel. Channels 
 between widths that are already trained, so every subnet trained so far keeps computing exactly what it did.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from ofa_kit.arch.config import ArchConfig, StageConfig
-from ofa_kit.arch.layers import layers
+from ofa_kit.arch.layers import slots
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.supernet.elastic import ElasticInvertedResidual
-from ofa_kit.supernet.supernet import Supernet
+from ofa_kit.supernet.elastic_blocks import ElasticBottleneck, ElasticInvertedResidual
+from ofa_kit.supernet.supernet import Supernet, choices_of
 
 
 @torch.no_grad()
 def sort_channels(supernet: Supernet, trained: SearchSpace) -> None:
     """Sort hidden and squeeze channels of every block, keeping every subnet of the sub-space `trained` intact."""
-    hidden: dict[str, set[int]] = {}
-    squeezed: dict[str, set[int]] = {}
-    for arch in _each_width(trained):
-        for layer in layers(supernet.space, arch):
-            if layer.name.startswith("stage"):
-                hidden.setdefault(layer.name, set()).add(layer.hidden_channels)
-                squeezed.setdefault(layer.name, set()).add(layer.squeeze_channels)
-    for name in hidden:
-        block = supernet.layers[name]
-        assert isinstance(block, ElasticInvertedResidual)
-        _sort_hidden(block, sorted(hidden[name]))
-        if hasattr(block, "se_reduce"):
-            _sort_squeezed(block, sorted(squeezed[name]))
+    for slot in slots(trained):
+        block = supernet.layers[slot.name]
+        choices = choices_of(slot, trained)
+        hidden = sorted({layer.hidden_channels for layer in choices})
+        if isinstance(block, ElasticBottleneck):
+            _sort_between(block.reduce, block.reduce_bn, block.middle, hidden)
+            _sort_between(block.middle, block.middle_bn, block.project, hidden)
+        elif isinstance(block, ElasticInvertedResidual):
+            _sort_hidden(block, hidden)
+            if hasattr(block, "se_reduce"):
+                _sort_squeezed(block, sorted({layer.squeeze_channels for layer in choices}))
 
 
-def _each_width(space: SearchSpace) -> Iterator[ArchConfig]:
-    """Yield deepest architectures that together use every expand_ratio of every block."""
-    for index in range(max(len(s.expand_ratios) for s in space.stages)):
-        yield ArchConfig(
-            max(space.resolutions),
-            tuple(
-                StageConfig(
-                    s.width,
-                    (max(s.kernel_sizes),) * s.max_depth,
-                    (s.expand_ratios[min(index, len(s.expand_ratios) - 1)],) * s.max_depth,
-                )
-                for s in space.stages
-            ),
-        )
+def _sort_between(before: nn.Conv2d, norm: nn.BatchNorm2d, after: nn.Conv2d, widths: list[int]) -> None:
+    """Sort the channels that `before` gives and `after` takes by the weight that `after` gives them."""
+    order = _order(after.weight.abs().sum((0, 2, 3)), widths)
+    _permute(after, 1, order)
+    _permute(before, 0, order)
+    _permute_norm(norm, order)
 
 
 def _sort_hidden(block: ElasticInvertedResidual, widths: list[int]) -> None:
+    if not hasattr(block, "expand"):
+        return  # its hidden channels are the block's input channels, in the order in which that comes
     order = _order(block.project.weight.abs().sum((0, 2, 3)), widths)
     _permute(block.project, 1, order)
     _permute(block.depthwise, 0, order)
     _permute_norm(block.depthwise_bn, order)
-    if hasattr(block, "expand"):
-        _permute(block.expand, 0, order)
-        _permute_norm(block.expand_bn, order)
+    _permute(block.expand, 0, order)
+    _permute_norm(block.expand_bn, order)
     if hasattr(block, "se_reduce"):
         _permute(block.se_reduce, 1, order)
         _permute(block.se_expand, 0, order)

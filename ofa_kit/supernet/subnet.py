@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.layers import Layer, layers
+from ofa_kit.arch.layer import Layer
+from ofa_kit.arch.layers import layers
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.supernet.elastic import activate, batch_norm
+from ofa_kit.supernet.static import STATIC
 from ofa_kit.supernet.supernet import Supernet
 
 
@@ -20,10 +20,10 @@ class Subnet(nn.Module):
         super().__init__()
         self.space, self.arch = space, arch
         self.specs: Sequence[Layer] = layers(space, arch)
-        self.layers = nn.ModuleDict({layer.name: _static(layer) for layer in self.specs})
+        self.layers = nn.ModuleDict({layer.name: STATIC[layer.op](layer) for layer in self.specs})
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for layer in self.layers.values():
             x = layer(x)
         return x
@@ -31,85 +31,25 @@ class Subnet(nn.Module):
 
 def extract(supernet: Supernet, arch: ArchConfig) -> Subnet:
     """Return the subnet with its own copy of the weights; it computes what `supernet(images, arch)` computes."""
-    subnet = Subnet(supernet.space, arch)
+    with torch.device("meta"):
+        subnet = Subnet(supernet.space, arch)
     with torch.no_grad():
         for layer in subnet.specs:
-            static = subnet.layers[layer.name]
-            target = {**dict(static.named_parameters()), **dict(static.named_buffers())}
-            for name, tensor in supernet.elastic(layer).active_state(layer).items():
-                target[name].copy_(tensor)
-    subnet.train(supernet.training)
-    return subnet.to(memory_format=torch.channels_last)
+            _fill(subnet.layers[layer.name], supernet.elastic(layer).active_state(layer))
+    return subnet.train(supernet.training)
 
 
-class ConvBlock(nn.Module):
-    """Convolution, batch norm, activation."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        k = layer.kernel_size
-        self.conv = nn.Conv2d(layer.in_channels, layer.out_channels, k, layer.stride, k // 2, bias=False)
-        self.bn = batch_norm(layer.out_channels)
-        self.activation = layer.activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return activate(self.activation, self.bn(self.conv(x)))
-
-
-class InvertedResidual(nn.Module):
-    """Expand, depthwise, squeeze-and-excite, project, shortcut: each where the layer has it."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        self.layer = layer
-        hidden, k = layer.hidden_channels, layer.kernel_size
-        if layer.expands:
-            self.expand = nn.Conv2d(layer.in_channels, hidden, 1, bias=False)
-            self.expand_bn = batch_norm(hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, k, layer.stride, k // 2, groups=hidden, bias=False)
-        self.depthwise_bn = batch_norm(hidden)
-        if layer.squeeze_excite:
-            self.se_reduce = nn.Conv2d(hidden, layer.squeeze_channels, 1)
-            self.se_expand = nn.Conv2d(layer.squeeze_channels, hidden, 1)
-        self.project = nn.Conv2d(hidden, layer.out_channels, 1, bias=False)
-        self.project_bn = batch_norm(layer.out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        identity, act = x, self.layer.activation
-        if self.layer.expands:
-            x = activate(act, self.expand_bn(self.expand(x)))
-        x = activate(act, self.depthwise_bn(self.depthwise(x)))
-        if self.layer.squeeze_excite:
-            gate = F.relu(self.se_reduce(x.mean((2, 3), keepdim=True)))
-            x = x * F.hardsigmoid(self.se_expand(gate))
-        x = self.project_bn(self.project(x))
-        return x + identity if self.layer.shortcut else x
-
-
-class PooledConv(nn.Module):
-    """Global average pool, 1x1 convolution, activation."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(layer.in_channels, layer.out_channels, 1, bias=False)
-        self.activation = layer.activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return activate(self.activation, self.conv(x.mean((2, 3), keepdim=True)))
-
-
-class Classifier(nn.Linear):
-    """Linear layer on (N, C, 1, 1) features."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1))
-
-
-def _static(layer: Layer) -> nn.Module:
-    if layer.op == "conv":
-        return ConvBlock(layer)
-    if layer.op == "pooled_conv":
-        return PooledConv(layer)
-    if layer.op == "linear":
-        return Classifier(layer.in_channels, layer.out_channels)
-    return InvertedResidual(layer)
+def _fill(static: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a module on the meta device its tensors: copies, so that nothing is initialised only to be overwritten."""
+    for name, tensor in state.items():
+        owner, _, attribute = name.rpartition(".")
+        module = static.get_submodule(owner)
+        dense = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        copy = tensor.detach().clone(memory_format=dense)
+        if attribute in module._parameters:
+            setattr(module, attribute, nn.Parameter(copy))
+        else:
+            setattr(module, attribute, copy)
+    for module in static.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked = torch.tensor(0)

@@ -1,5 +1,7 @@
 """Supernet: all subnets of a space in one set of weights."""
 
+from collections.abc import Sequence
+from itertools import product
 from typing import cast
 
 import torch
@@ -7,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.layers import Layer, layers
+from ofa_kit.arch.layer import Layer
+from ofa_kit.arch.layers import RESOLUTION, Slot, layers, slots
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.supernet.elastic import (
-    ElasticConv,
-    ElasticInvertedResidual,
-    ElasticLayer,
-    ElasticLinear,
-    ElasticPooledConv,
+from ofa_kit.supernet.elastic import ElasticConv, ElasticLinear, ElasticMaxPool, ElasticPooledConv, Noise
+from ofa_kit.supernet.elastic_blocks import ElasticBottleneck, ElasticInvertedResidual
+
+ElasticLayer = (
+    ElasticConv | ElasticMaxPool | ElasticInvertedResidual | ElasticBottleneck | ElasticPooledConv | ElasticLinear
 )
 
 
@@ -24,15 +26,17 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.space = space
-        self.layers = nn.ModuleDict({layer.name: _elastic(layer, space) for layer in layers(space, space.largest())})
+        self.layers = nn.ModuleDict({slot.name: _elastic(slot, space) for slot in slots(space)})
         _initialize(self, generator or torch.Generator().manual_seed(0))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, arch: ArchConfig) -> Tensor:
+    def forward(self, images: Tensor, arch: ArchConfig, noise: Noise | None = None) -> Tensor:
         """Return logits (N, classes) for images (N, C, H, W), resized to the architecture's resolution."""
         x = resize(images, arch.resolution).contiguous(memory_format=torch.channels_last)
-        for layer in layers(self.space, arch):
-            x = self.elastic(layer)(x, layer)
+        net = layers(self.space, arch)
+        keeps = [None] * len(net) if noise is None else _keeps(net, x, noise)
+        for layer, keep in zip(net, keeps, strict=True):
+            x = self.elastic(layer)(x, layer, keep)
         return x
 
     def elastic(self, layer: Layer) -> ElasticLayer:
@@ -47,17 +51,60 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     return F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
 
 
-def _elastic(layer: Layer, space: SearchSpace) -> ElasticLayer:
-    if layer.op == "conv":
-        return ElasticConv(layer)
-    if layer.op == "pooled_conv":
-        return ElasticPooledConv(layer)
-    if layer.op == "linear":
-        return ElasticLinear(layer)
-    if layer.name.startswith("stage"):
-        stage = int(layer.name.removeprefix("stage").split("_")[0])
-        return ElasticInvertedResidual(layer, space.stages[stage].kernel_sizes)
-    return ElasticInvertedResidual(layer, (layer.kernel_size,))
+def zero_last_gammas(supernet: Supernet) -> None:
+    """Start every block with a shortcut as the identity (Goyal et al. 2017): the last gamma of its branch is 0."""
+    for slot in slots(supernet.space):
+        block = supernet.layers[slot.name]
+        if isinstance(block, ElasticInvertedResidual | ElasticBottleneck) and all(
+            layer.shortcut for layer in choices_of(slot, supernet.space)
+        ):
+            nn.init.zeros_(block.project_bn.weight)
+
+
+def choices_of(slot: Slot, space: SearchSpace) -> Sequence[Layer]:
+    """Return every layer that may stand in a slot, at the largest resolution."""
+    choices = [
+        (max(space.resolutions),) if place == RESOLUTION else space.genes[space.positions[place]].choices
+        for place in slot.places
+    ]
+    return [slot.layer(dict(zip(slot.places, values, strict=True))) for values in product(*choices)]
+
+
+def _keeps(net: Sequence[Layer], images: Tensor, noise: Noise) -> list[Tensor | None]:
+    """Return for each layer what its branch (blocks) or its features (classifier) are multiplied by."""
+    blocks = [layer.name for layer in net if layer.name.startswith("stage")]
+    found: list[Tensor | None] = []
+    for layer in net:
+        if layer.op == "linear":
+            found.append(_bernoulli((len(images), layer.in_channels), noise.dropout, images, noise.generator))
+        elif layer.name in blocks:
+            rate = noise.drop_connect * (blocks.index(layer.name) + 1) / len(blocks)
+            found.append(_bernoulli((len(images), 1, 1, 1), rate, images, noise.generator))
+        else:
+            found.append(None)
+    return found
+
+
+def _bernoulli(shape: tuple[int, ...], rate: float, like: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Return 0 with probability `rate`, else 1 / (1 - rate); None for a rate of 0."""
+    if not rate:
+        return None
+    kept = (torch.rand(shape, generator=generator) >= rate).float() / (1 - rate)
+    return kept.to(like.device, like.dtype)
+
+
+def _elastic(slot: Slot, space: SearchSpace) -> ElasticLayer:
+    choices = choices_of(slot, space)
+    op = choices[0].op
+    if op == "inverted_residual":
+        return ElasticInvertedResidual(choices, kernel_transforms=space.kernel_transforms)
+    if op == "max_pool":
+        return ElasticMaxPool()
+    if op == "bottleneck":
+        return ElasticBottleneck(choices)
+    if op == "pooled_conv":
+        return ElasticPooledConv(choices)
+    return ElasticConv(choices) if op == "conv" else ElasticLinear(choices)
 
 
 def _initialize(net: nn.Module, generator: torch.Generator) -> None:

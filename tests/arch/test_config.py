@@ -1,6 +1,7 @@
 import pytest
 
 from ofa_kit.arch.config import ArchConfig, StageConfig
+from ofa_kit.arch.ofa_format import from_ofa_dict, to_ofa_dict
 from ofa_kit.arch.presets import PRESETS
 from ofa_kit.errors import TableError
 
@@ -20,12 +21,12 @@ def test_equal_networks_have_equal_keys_and_different_ones_differ(rng):
     assert ArchConfig.from_row(arch.to_row()).key == arch.key
 
 
-def test_ofa_dictionaries_round_trip(rng):
-    space = PRESETS["ofa-mbv3-w1.2"]
-    widths = tuple(stage.width for stage in space.stages)
+@pytest.mark.parametrize("name", ["ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50d"])
+def test_ofa_dictionaries_round_trip(name, rng):
+    space = PRESETS[name]
     for _ in range(50):
         arch = space.sample(rng)
-        assert ArchConfig.from_ofa_dict(arch.to_ofa_dict(), widths) == arch
+        assert from_ofa_dict(space, to_ofa_dict(space, arch)) == arch
 
 
 def test_a_stage_without_blocks_is_refused():

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_kit.arch.features import accuracy_features, additive_cost, distinct_layers, macs_of, params_of
+from ofa_kit.arch.genes import SKIPPED
 from ofa_kit.arch.layers import layers, macs, params
 from ofa_kit.arch.presets import PRESETS
 from ofa_kit.arch.selection import spread_subnets
-from ofa_kit.arch.space import SKIPPED
 
 SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=list(PRESETS))
 SEEDS = st.integers(0, 2**32 - 1)

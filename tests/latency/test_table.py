@@ -36,7 +36,7 @@ def test_rows_come_back_as_they_were_added_and_are_never_doubled(tmp_path, rng):
 def test_a_table_of_another_space_or_device_is_refused(tmp_path):
     new_table(tmp_path)
     with pytest.raises(StaleTableError, match="was measured for space 'mbv3-tiny'"):
-        LatencyTable.open(tmp_path, PROFILE, replace(SPACE, stem_width=24))
+        LatencyTable.open(tmp_path, PROFILE, replace(SPACE, first_width=24))
     with pytest.raises(StaleTableError, match="'threads': 1"):
         LatencyTable.open(tmp_path, replace(PROFILE, threads=2), SPACE)
     with pytest.raises(TableError, match="no latency table for device 'cpu-ort' and space 'mbv3-small-images'"):

@@ -17,6 +17,9 @@ from ofa_kit.supernet.recalibrate import recalibrate
 from ofa_kit.supernet.subnet import extract
 from ofa_kit.supernet.supernet import Supernet, resize
 
+SMALL = ["mbv3-tiny", "mbv3-small-images", "resnet-small-images", "bignas-small-images"]
+LARGE = ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50d", "attentive-nas"]
+
 
 def lived_in(name: str, seed: int = 0) -> Supernet:
     """A supernet whose every tensor, statistics included, has values of its own."""
@@ -39,19 +42,19 @@ def images_for(supernet: Supernet, count: int = 2) -> torch.Tensor:
     return torch.randn(count, supernet.space.in_channels, size, size, generator=generator)
 
 
-@pytest.mark.parametrize("name", ["mbv3-tiny", "mbv3-small-images", "ofa-mbv3-w1.0"])
+@pytest.mark.parametrize("name", SMALL + LARGE)
 @torch.no_grad()
 def test_extracted_subnet_computes_what_the_supernet_computes(name, rng):
     supernet = lived_in(name)
     images = images_for(supernet)
-    for _ in range(50 if name != "ofa-mbv3-w1.0" else 10):
+    for _ in range(50 if name in SMALL else 3):
         arch = supernet.space.sample(rng)
         expected = supernet(images, arch)
         found = extract(supernet, arch)(resize(images, arch.resolution))
         assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", ["mbv3-tiny", "mbv3-small-images"])
+@pytest.mark.parametrize("name", SMALL)
 def test_extracted_subnet_has_the_parameters_that_the_lowering_counts(name, rng):
     supernet = lived_in(name)
     for _ in range(10):
@@ -62,16 +65,17 @@ def test_extracted_subnet_has_the_parameters_that_the_lowering_counts(name, rng)
 
 def test_the_full_ofa_supernet_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in Supernet(preset("ofa-mbv3-w1.0")).parameters()) == 7_678_880
-    assert sum(p.numel() for p in Supernet(preset("ofa-mbv3-w1.2")).parameters()) == 10_715_752
+    assert sum(p.numel() for p in Supernet(preset("ofa-proxyless-w1.3")).parameters()) == 7_956_882
+    assert sum(p.numel() for p in Supernet(preset("ofa-resnet50d")).parameters()) == 48_105_992
 
 
-@pytest.mark.parametrize("name", ["mbv3-tiny", "mbv3-small-images", "ofa-mbv3-w1.0"])
+@pytest.mark.parametrize("name", [*SMALL, "ofa-mbv3-w1.0", "ofa-proxyless-w1.3"])
 def test_onnx_computes_what_pytorch_computes(name, rng):
     supernet = lived_in(name)
     backend = backend_for(DeviceProfile.load("cpu-ort"))
     images = images_for(supernet, 4)
     labels = torch.zeros(4, dtype=torch.int64)
-    for _ in range(10 if name != "ofa-mbv3-w1.0" else 3):
+    for _ in range(10 if name in SMALL else 2):
         subnet = extract(supernet, supernet.space.sample(rng))
         session = backend.load(export(subnet, batch=None).SerializeToString())
         proof = compare(subnet, lambda x, session=session: session.predict([x]), [(images, labels)])
@@ -96,20 +100,20 @@ def test_a_shared_weight_gets_the_sum_of_its_subnets_gradients(rng):
             torch.testing.assert_close(parameter.grad, sum(parts), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("expand_ratios", [1, 2])
+@pytest.mark.parametrize("name", [*SMALL, "ofa-proxyless-w1.3"])
 @torch.no_grad()
-def test_sorting_channels_leaves_every_trained_subnet_unchanged(rng):
-    space = preset("mbv3-small-images")
-    for expand_ratios in (1, 2):
-        supernet = lived_in("mbv3-small-images", seed=expand_ratios)
-        trained = space.restricted(expand_ratios=expand_ratios)
-        images = images_for(supernet)
-        archs = [trained.sample(rng) for _ in range(12)]
-        before = [supernet(images, arch) for arch in archs]
-        weights = supernet.state_dict()["layers.stage1_block1.project.weight"].clone()
-        sort_channels(supernet, trained)
-        assert not torch.equal(weights, supernet.state_dict()["layers.stage1_block1.project.weight"])
-        for arch, expected in zip(archs, before, strict=True):
-            assert (supernet(images, arch) - expected).abs().max() <= 1e-5 * expected.abs().max()
+def test_sorting_channels_leaves_every_trained_subnet_unchanged(name, expand_ratios, rng):
+    supernet = lived_in(name, seed=expand_ratios)
+    trained = supernet.space.restricted(expand_ratios=expand_ratios)
+    images = images_for(supernet)
+    archs = [trained.sample(rng) for _ in range(12 if name in SMALL else 3)]
+    before = [supernet(images, arch) for arch in archs]
+    weights = supernet.state_dict()["layers.stage1_block1.project.weight"].clone()
+    sort_channels(supernet, trained)
+    assert not torch.equal(weights, supernet.state_dict()["layers.stage1_block1.project.weight"])
+    for arch, expected in zip(archs, before, strict=True):
+        assert (supernet(images, arch) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @torch.no_grad()

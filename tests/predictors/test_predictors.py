@@ -3,9 +3,9 @@ import csv
 import numpy as np
 import pytest
 
-from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import distinct_layers, macs_of
 from ofa_kit.arch.layers import layers
+from ofa_kit.arch.ofa_format import from_ofa_dict
 from ofa_kit.arch.presets import preset
 from ofa_kit.arch.selection import spread_subnets
 from ofa_kit.errors import TableError
@@ -74,13 +74,12 @@ def test_accuracy_that_follows_macs_is_learned_from_forty_subnets():
 
 def test_real_imagenet_accuracies_are_predicted_better_than_by_macs_alone():
     space = preset("ofa-mbv3-w1.0")
-    widths = tuple(stage.width for stage in space.stages)
     rows = []
     with real_data("ofa_mbv3_w10_imagenet_top1.csv").open() as file:
         for row in csv.DictReader(file):
             kernels, expands = ([int(c) for c in row[name]] for name in ("kernel_sizes", "expand_ratios"))
             values = {"ks": kernels, "e": expands, "d": [int(c) for c in row["depth"]], "r": int(row["resolution"])}
-            rows.append((ArchConfig.from_ofa_dict(values, widths), float(row["top1_percent"])))
+            rows.append((from_ofa_dict(space, values), float(row["top1_percent"])))
     order = np.random.default_rng(0).permutation(len(rows))
     train, test = [rows[i] for i in order[:100]], [rows[i] for i in order[100:400]]
     genomes = np.stack([space.encode(arch) for arch, _ in test])

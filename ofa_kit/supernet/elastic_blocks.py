@@ -1,0 +1,156 @@
+"""Elastic blocks: inverted residuals (Sandler et al. 2018) and bottlenecks (He et al. 2016) of any width and kernel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_kit.arch.layer import Layer
+from ofa_kit.supernet.elastic import (
+    State,
+    activate,
+    batch_norm,
+    batch_norm_slices,
+    center,
+    downsample,
+    gate,
+    most_channels,
+    normalize,
+)
+
+
+class ElasticInvertedResidual(nn.Module):
+    """Inverted residual with elastic kernel size, expansion, input and output width.
+
+    Kernel, as in once-for-all: the centre of the next larger kernel, flattened row by row, times a learned matrix that
+    starts as the identity; 7 -> 5 -> 3 are chained. Without matrices, as in BigNAS: the bare centre.
+    """
+
+    def __init__(self, choices: Sequence[Layer], *, kernel_transforms: bool) -> None:
+        super().__init__()
+        inside, outside = most_channels(choices)
+        hidden = max(layer.hidden_channels for layer in choices)
+        squeezed = max(layer.squeeze_channels for layer in choices)
+        eps = choices[0].bn_eps
+        self.kernel_sizes = tuple(sorted({layer.kernel_size for layer in choices}, reverse=True))
+        if any(layer.expands for layer in choices):
+            self.expand = nn.Conv2d(inside, hidden, 1, bias=False)
+            self.expand_bn = batch_norm(hidden, eps)
+        self.depthwise = nn.Conv2d(hidden, hidden, self.kernel_sizes[0], groups=hidden, bias=False)
+        self.depthwise_bn = batch_norm(hidden, eps)
+        pairs = zip(self.kernel_sizes, self.kernel_sizes[1:], strict=False) if kernel_transforms else ()
+        self.kernel_transforms = nn.ParameterDict(
+            {f"{large}to{small}": nn.Parameter(torch.eye(small**2)) for large, small in pairs}
+        )
+        if squeezed:
+            self.se_reduce = nn.Conv2d(hidden, squeezed, 1)
+            self.se_expand = nn.Conv2d(squeezed, hidden, 1)
+        self.project = nn.Conv2d(hidden, outside, 1, bias=False)
+        self.project_bn = batch_norm(outside, eps)
+        if any(layer.shortcut_conv for layer in choices):
+            self.shortcut = nn.Conv2d(inside, outside, 1, bias=False)
+
+    def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:
+        """Return the block's output; `keep` (N, 1, 1, 1) scales its residual branch for each image."""
+        state, source, training, eps = self.active_state(layer), x, self.training, layer.bn_eps
+        if layer.expands:
+            x = F.conv2d(x, state["expand.weight"])
+            x = activate(layer.activation, normalize(x, state, "expand_bn", training, eps))
+        # A kernel only ever meets offsets smaller than the map: what lies outside is padding times weight.
+        kernel = center(state["depthwise.weight"], min(layer.kernel_size, 2 * layer.input_size - 1))
+        x = F.conv2d(x, kernel, stride=layer.stride, padding=kernel.shape[-1] // 2, groups=layer.hidden_channels)
+        x = activate(layer.activation, normalize(x, state, "depthwise_bn", training, eps))
+        if layer.squeeze_channels:
+            squeezed = F.conv2d(x.mean((2, 3), keepdim=True), state["se_reduce.weight"], state["se_reduce.bias"])
+            squeezed = activate(layer.squeeze_activation, squeezed)
+            x = x * gate(layer.gate, F.conv2d(squeezed, state["se_expand.weight"], state["se_expand.bias"]))
+        x = normalize(F.conv2d(x, state["project.weight"]), state, "project_bn", training, eps)
+        if keep is not None and layer.shortcut and not layer.projected:
+            x = x * keep
+        if not layer.shortcut:
+            return x
+        if layer.projected:
+            source = downsample(source, layer)
+        return x + (F.conv2d(source, state["shortcut.weight"]) if layer.shortcut_conv else source)
+
+    def active_state(self, layer: Layer) -> State:
+        inside, hidden, outside = layer.in_channels, layer.hidden_channels, layer.out_channels
+        state = State()
+        if layer.expands:
+            state["expand.weight"] = self.expand.weight[:hidden, :inside]
+            state |= batch_norm_slices(self.expand_bn, "expand_bn", hidden)
+        state["depthwise.weight"] = self.kernel(layer.kernel_size, hidden)
+        state |= batch_norm_slices(self.depthwise_bn, "depthwise_bn", hidden)
+        if middle := layer.squeeze_channels:
+            state["se_reduce.weight"] = self.se_reduce.weight[:middle, :hidden]
+            state["se_reduce.bias"] = self.se_reduce.bias[:middle]  # type: ignore[index]
+            state["se_expand.weight"] = self.se_expand.weight[:hidden, :middle]
+            state["se_expand.bias"] = self.se_expand.bias[:hidden]  # type: ignore[index]
+        state["project.weight"] = self.project.weight[:outside, :hidden]
+        if layer.shortcut_conv:
+            state["shortcut.weight"] = self.shortcut.weight[:outside, :inside]
+        return state | batch_norm_slices(self.project_bn, "project_bn", outside)
+
+    def kernel(self, kernel_size: int, channels: int) -> Tensor:
+        """Return the depthwise kernel (channels, 1, kernel_size, kernel_size)."""
+        kernel = self.depthwise.weight[:channels]
+        for large, small in zip(self.kernel_sizes, self.kernel_sizes[1:], strict=False):
+            if kernel_size >= large:
+                break
+            kernel = center(kernel, small)
+            if self.kernel_transforms:
+                flat = kernel.reshape(channels, small**2)
+                kernel = F.linear(flat, self.kernel_transforms[f"{large}to{small}"]).view(channels, 1, small, small)
+        return kernel
+
+
+class ElasticBottleneck(nn.Module):
+    """Bottleneck with elastic expansion, input and output width: reduce, convolve, expand, add, activate.
+
+    ResNet-D's shortcut (He et al. 2019) where the shape changes: average pooling, 1x1 convolution, batch norm.
+    """
+
+    def __init__(self, choices: Sequence[Layer]) -> None:
+        super().__init__()
+        inside, outside = most_channels(choices)
+        hidden, eps, k = max(layer.hidden_channels for layer in choices), choices[0].bn_eps, choices[0].kernel_size
+        self.reduce = nn.Conv2d(inside, hidden, 1, bias=False)
+        self.reduce_bn = batch_norm(hidden, eps)
+        self.middle = nn.Conv2d(hidden, hidden, k, padding=k // 2, bias=False)
+        self.middle_bn = batch_norm(hidden, eps)
+        self.project = nn.Conv2d(hidden, outside, 1, bias=False)
+        self.project_bn = batch_norm(outside, eps)
+        if any(layer.shortcut_conv for layer in choices):
+            self.shortcut = nn.Conv2d(inside, outside, 1, bias=False)
+            self.shortcut_bn = batch_norm(outside, eps)
+
+    def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:
+        """Return the block's output; `keep` (N, 1, 1, 1) scales its residual branch for each image."""
+        state, source, training, eps = self.active_state(layer), x, self.training, layer.bn_eps
+        x = activate(
+            layer.activation, normalize(F.conv2d(x, state["reduce.weight"]), state, "reduce_bn", training, eps)
+        )
+        x = F.conv2d(x, state["middle.weight"], stride=layer.stride, padding=layer.kernel_size // 2)
+        x = activate(layer.activation, normalize(x, state, "middle_bn", training, eps))
+        x = normalize(F.conv2d(x, state["project.weight"]), state, "project_bn", training, eps)
+        if keep is not None and not layer.projected:
+            x = x * keep
+        if layer.projected:
+            stride = layer.stride if layer.downsample == "conv" else 1
+            source = F.conv2d(downsample(source, layer), state["shortcut.weight"], stride=stride)
+            source = normalize(source, state, "shortcut_bn", training, eps)
+        return activate(layer.activation, x + source)
+
+    def active_state(self, layer: Layer) -> State:
+        inside, hidden, outside = layer.in_channels, layer.hidden_channels, layer.out_channels
+        state = {"reduce.weight": self.reduce.weight[:hidden, :inside]}
+        state |= batch_norm_slices(self.reduce_bn, "reduce_bn", hidden)
+        state["middle.weight"] = self.middle.weight[:hidden, :hidden]
+        state |= batch_norm_slices(self.middle_bn, "middle_bn", hidden)
+        state["project.weight"] = self.project.weight[:outside, :hidden]
+        state |= batch_norm_slices(self.project_bn, "project_bn", outside)
+        if layer.shortcut_conv:
+            state["shortcut.weight"] = self.shortcut.weight[:outside, :inside]
+            state |= batch_norm_slices(self.shortcut_bn, "shortcut_bn", outside)
+        return state
