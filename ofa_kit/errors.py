@@ -1,7 +1,7 @@
 """What can go wrong for a user: each error says what was asked, what was found and what to do now."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class OfaKitError(Exception):
@@ -38,6 +38,10 @@ class StaleTableError(TableError):
     """A table that was measured for another space or device profile."""
 
 
+class WeightsError(OfaKitError):
+    """Weights, or the description of a network, that no network here fits or that are not safe to open."""
+
+
 class InfeasibleBudgetError(OfaKitError):
     """No architecture of the space meets the budget."""
 
@@ -48,3 +52,9 @@ class BackendError(OfaKitError):
 
 class ExportError(OfaKitError):
     """An exported model that does not compute what PyTorch computes, or cannot be written."""
+
+
+def some_of(items: Sequence[str], most: int = 12) -> str:
+    """Return the first items of a list for a message, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
