@@ -8,6 +8,7 @@ import typer
 
 from ofa_kit import __version__, storage
 from ofa_kit.cli.show import open_run, run_folder, show, show_deployment
+from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
 app = typer.Typer(
@@ -106,6 +107,10 @@ def profile(
         raise OfaKitError(f"--subnets must be at least 4 to calibrate the table, found {subnets}")
     target, reporter = DeviceProfile.load(device), Terminal()
     trained = open_run(run) if run is not None else None
+    if trained and accuracy:
+        from ofa_kit.commands.measure_accuracy import require_data
+
+        require_data(trained)
     chosen = trained.space if trained else preset(str(space))
     profiled = command(target, chosen, subnets=subnets, tables=tables, reporter=reporter)
     blocks, timed = len(profiled.table.blocks), len(profiled.table.subnets)
@@ -288,3 +293,7 @@ def doctor(as_json: JsonOption = False) -> None:
         line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))
     ]
     show(found, text, as_json)
+
+
+for command in (import_weights, export_weights):
+    app.command()(command)

@@ -13,12 +13,16 @@ from ofa_kit.progress import Reporter, Silent
 from ofa_kit.training.evaluate import Evaluator
 from ofa_kit.training.run import Run
 
+NO_DATA = "none"
+"""The data of a run that was imported without any."""
+
 
 def measure_accuracy(run: Run, subnets: int, *, reporter: Reporter | None = None) -> AccuracyTable:
     """Measure `subnets` spread over the space on the held-out validation images; measured ones are not repeated."""
     reporter = reporter or Silent()
     if subnets < 1:
         raise OfaKitError(f"--subnets must be at least 1, found {subnets}")
+    require_data(run)
     supernet, weights_hash = run.load_supernet()
     table = AccuracyTable.open(run.accuracy, weights_hash)
     missing = [arch for arch in spread_subnets(run.space, subnets) if arch.key not in table.rows]
@@ -34,8 +38,18 @@ def measure_accuracy(run: Run, subnets: int, *, reporter: Reporter | None = None
     return table
 
 
+def require_data(run: Run) -> None:
+    """Raise an OfaKitError when the run was imported without data."""
+    if run.info.data == NO_DATA:
+        raise OfaKitError(
+            f"run '{run.name}' was imported without data, so nothing can be measured for accuracy; import it again "
+            "with --data (imagefolder:PATH for ImageNet), or `ofa-kit profile --no-accuracy` for latency alone"
+        )
+
+
 def open_evaluator(run: Run) -> Evaluator:
     """Return an evaluator on the run's data."""
+    require_data(run)
     dataset = open_dataset(run.info.data, photo_size=max(preset(run.recipe.space).resolutions))
     if dataset.info != run.info:
         raise OfaKitError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.commands.deploy import Deployment, deploy
-from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator
+from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator, require_data
 from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_profiled
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import BackendError, InfeasibleBudgetError, UnknownNameError
@@ -59,6 +59,7 @@ class Specializer:
     def __init__(
         self, run: Run, device: DeviceProfile, *, tables: Path = TABLES, reporter: Reporter | None = None
     ) -> None:
+        require_data(run)
         self.run, self.device, self.reporter = run, device, reporter or Silent()
         self.profiled: Profiled = open_profiled(device, run.space, tables)
         self.backend: OrtBackend = backend_for(device)
