@@ -42,6 +42,10 @@ class WeightsError(OfaKitError):
     """Weights, or the description of a network, that no network here fits or that are not safe to open."""
 
 
+class ConvertError(OfaKitError):
+    """A model that cannot become a supernet: the message names the first place that does not fit."""
+
+
 class InfeasibleBudgetError(OfaKitError):
     """No architecture of the space meets the budget."""
 
