@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from ofa_kit import __version__, storage
+from ofa_kit.cli.convert import convert
 from ofa_kit.cli.show import open_run, run_folder, show, show_deployment
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
@@ -295,5 +296,5 @@ def doctor(as_json: JsonOption = False) -> None:
     show(found, text, as_json)
 
 
-for command in (import_weights, export_weights):
+for command in (convert, import_weights, export_weights):
     app.command()(command)
