@@ -18,6 +18,8 @@ class ConvSpace:
     activation: Activation
     residual: bool = False
     """Adds its input to its output, and may be left out."""
+    presence: tuple[int, ...] = (0, 1)
+    """Whether a residual one is left out (0) or there (1)."""
     elastic: bool = False
     """Whether architectures name its width; stays so when a sub-space leaves one width."""
 

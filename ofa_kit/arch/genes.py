@@ -50,7 +50,7 @@ def genes_of(
     resolutions: tuple[int, ...], stem: Sequence[ConvSpace], stages: Sequence[StageSpace], head: HeadSpace
 ) -> tuple[Gene, ...]:
     """Return the genes of a space; only the resolution, depths and blocks have one where there is nothing to choose."""
-    stem_choices = [(0, 1) if conv.residual else conv.widths for conv in stem if conv.residual or conv.elastic]
+    stem_choices = [conv.presence if conv.residual else conv.widths for conv in stem if conv.residual or conv.elastic]
     return (
         Gene("resolution", resolutions),
         *_elastic("stem", stem_choices),

@@ -205,7 +205,10 @@ class SearchSpace:
             )
             for s in self.stages
         )
-        stem = tuple(replace(conv, widths=_largest_of(conv.widths, widths)) for conv in self.stem)
+        stem = tuple(
+            replace(conv, widths=_largest_of(conv.widths, widths), presence=_largest_of(conv.presence, depths))
+            for conv in self.stem
+        )
         head = replace(self.head, feature_widths=_largest_of(self.head.feature_widths, widths))
         return replace(self, stages=stages, stem=stem, head=head)
 

@@ -2,13 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from ofa_kit import __version__, storage
 from ofa_kit.cli.convert import convert
-from ofa_kit.cli.show import open_run, run_folder, show, show_deployment
+from ofa_kit.cli.show import open_run, show, show_deployment
+from ofa_kit.cli.train import train_supernet
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
@@ -48,41 +49,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.command()
-def train_supernet(
-    recipe: Annotated[str | None, typer.Option(help="Recipe: a name or a YAML file.")] = None,
-    space: Annotated[str | None, typer.Option(help="Search space, see `ofa-kit spaces`.")] = None,
-    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,
-    method: Annotated[str | None, typer.Option(help="sandwich, progressive-shrinking or single-path.")] = None,
-    run: Annotated[str | None, typer.Option(help="Name of the run, or a folder; default: recipe or space.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: --set lr=0.2")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-) -> None:
-    """Train a supernet: all subnets of a space in one set of weights."""
-    from ofa_kit.commands.train_supernet import train_supernet as command
-    from ofa_kit.config import find_profile, read_yaml
-    from ofa_kit.progress import Terminal
-    from ofa_kit.training.recipe import with_settings
-
-    values: dict[str, Any] = {}
-    source = "command line"
-    if recipe:
-        path = find_profile("recipes", "recipe", recipe)
-        values, source = read_yaml(path), str(path)
-    given = {"space": space, "data": data, "method": method, "epochs": epochs}
-    values |= {key: value for key, value in given.items() if value is not None}
-    values = with_settings(values, settings or [])
-    if not values and not resume:
-        raise OfaKitError("nothing to train: give --recipe NAME or --space NAME (see `ofa-kit spaces`)")
-    name = run or (Path(recipe).stem if recipe else str(values.get("space", "")))
-    if not name:
-        raise OfaKitError("--resume needs --run NAME")
-    done = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
-    typer.echo(f"trained: {done.weights}")
-    typer.echo(f"next: ofa-kit profile --device cpu-ort --run {name}")
 
 
 @app.command()
@@ -296,5 +262,5 @@ def doctor(as_json: JsonOption = False) -> None:
     show(found, text, as_json)
 
 
-for command in (convert, import_weights, export_weights):
+for command in (train_supernet, convert, import_weights, export_weights):
     app.command()(command)

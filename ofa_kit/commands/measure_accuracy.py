@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.presets import preset
 from ofa_kit.arch.selection import spread_subnets
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.sources import open_dataset
@@ -50,7 +49,7 @@ def require_data(run: Run) -> None:
 def open_evaluator(run: Run) -> Evaluator:
     """Return an evaluator on the run's data."""
     require_data(run)
-    dataset = open_dataset(run.info.data, photo_size=max(preset(run.recipe.space).resolutions))
+    dataset = open_dataset(run.info.data, photo_size=max(run.space.resolutions))
     if dataset.info != run.info:
         raise OfaKitError(
             f"the data '{run.info.data}' are not what run '{run.name}' was trained on (classes or number of images "

@@ -20,20 +20,34 @@ Batch = tuple[Tensor, Tensor]
 
 
 def training_batches(
-    source: ImageSource, info: DatasetInfo, *, batch_size: int, seed: int, epoch: int, start: int = 0, workers: int = 0
+    source: ImageSource,
+    info: DatasetInfo,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """Yield the augmented batches of one epoch from batch `start` on; the last incomplete batch is left out.
 
     Order and augmentation depend on (seed, epoch, batch) alone, so a resumed epoch goes on with the same batches.
+    `part` (index, count) yields one of `count` equal parts of each batch: together they are the whole batch.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(source.labels))
-    count = batches_per_epoch(source, batch_size)
-    keys = [
-        [(seed, epoch, batch, int(i)) for i in order[batch * batch_size : (batch + 1) * batch_size]]
-        for batch in range(start, count)
-    ]
-    dataset = _Augmented(source, info)
-    yield from DataLoader(dataset, batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is)
+    index, parts = part
+    keys = []
+    for batch in range(start, batches_per_epoch(source, batch_size)):
+        members = order[batch * batch_size : (batch + 1) * batch_size]
+        seeds = np.random.default_rng([seed, epoch, batch]).integers(2**62, size=len(members))
+        cut = len(members) // parts
+        mine = slice(index * cut, (index + 1) * cut)
+        keys.append([(int(i), int(s)) for i, s in zip(members[mine], seeds[mine], strict=True)])
+    yield from DataLoader(
+        _Augmented(source, info), batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is, pin_memory=pinned
+    )
 
 
 def batches_per_epoch(source: ImageSource, batch_size: int) -> int:
@@ -61,7 +75,7 @@ def normalize(images: Tensor, info: DatasetInfo) -> Tensor:
 
 
 class _Augmented(TorchDataset[Batch]):
-    """Whole batches by key (seed, epoch, batch, index)."""
+    """Whole batches by keys (index, seed of the augmentation)."""
 
     def __init__(self, source: ImageSource, info: DatasetInfo) -> None:
         from torchvision.transforms import v2
@@ -75,12 +89,14 @@ class _Augmented(TorchDataset[Batch]):
         )
         self.augment = v2.Compose(crop + [v2.RandomHorizontalFlip()] * info.flip)
 
-    def __getitems__(self, keys: list[tuple[int, int, int, int]]) -> Batch:
-        indices = [index for *_, index in keys]
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        images = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(keys[0][:3]).integers(2**62)))
-            images = torch.stack([self.augment(self.source.image(index)) for index in indices])
-        return normalize(images, self.info), self.source.labels[torch.tensor(indices)]
+            for index, seed in keys:
+                torch.manual_seed(seed)
+                images.append(self.augment(self.source.image(index)))
+        indices = torch.tensor([index for index, _ in keys])
+        return normalize(torch.stack(images), self.info), self.source.labels[indices]
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -8,19 +8,22 @@ from torch.nn import functional as F
 
 from ofa_kit.arch.layer import Layer
 from ofa_kit.supernet.elastic import (
+    Elastic,
     State,
     activate,
     batch_norm,
     batch_norm_slices,
     center,
+    cut,
     downsample,
     gate,
     most_channels,
     normalize,
+    pointwise,
 )
 
 
-class ElasticInvertedResidual(nn.Module):
+class ElasticInvertedResidual(Elastic):
     """Inverted residual with elastic kernel size, expansion, input and output width.
 
     Kernel, as in once-for-all: the centre of the next larger kernel, flattened row by row, times a learned matrix that
@@ -53,48 +56,50 @@ class ElasticInvertedResidual(nn.Module):
 
     def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:
         """Return the block's output; `keep` (N, 1, 1, 1) scales its residual branch for each image."""
-        state, source, training, eps = self.active_state(layer), x, self.training, layer.bn_eps
+        state, source, eps = self.active_state(layer), x, layer.bn_eps
         if layer.expands:
-            x = F.conv2d(x, state["expand.weight"])
-            x = activate(layer.activation, normalize(x, state, "expand_bn", training, eps))
+            x = pointwise(x, state["expand.weight"])
+            x = activate(layer.activation, normalize(self, x, state, "expand_bn", eps))
         # A kernel only ever meets offsets smaller than the map: what lies outside is padding times weight.
         kernel = center(state["depthwise.weight"], min(layer.kernel_size, 2 * layer.input_size - 1))
         x = F.conv2d(x, kernel, stride=layer.stride, padding=kernel.shape[-1] // 2, groups=layer.hidden_channels)
-        x = activate(layer.activation, normalize(x, state, "depthwise_bn", training, eps))
+        x = activate(layer.activation, normalize(self, x, state, "depthwise_bn", eps))
         if layer.squeeze_channels:
-            squeezed = F.conv2d(x.mean((2, 3), keepdim=True), state["se_reduce.weight"], state["se_reduce.bias"])
+            # On a 1x1 map a convolution is a matrix product, and a faster one.
+            squeezed = F.linear(x.mean((2, 3)), state["se_reduce.weight"].flatten(1), state["se_reduce.bias"])
             squeezed = activate(layer.squeeze_activation, squeezed)
-            x = x * gate(layer.gate, F.conv2d(squeezed, state["se_expand.weight"], state["se_expand.bias"]))
-        x = normalize(F.conv2d(x, state["project.weight"]), state, "project_bn", training, eps)
+            scale = gate(layer.gate, F.linear(squeezed, state["se_expand.weight"].flatten(1), state["se_expand.bias"]))
+            x = x * scale[:, :, None, None]
+        x = normalize(self, pointwise(x, state["project.weight"]), state, "project_bn", eps)
         if keep is not None and layer.shortcut and not layer.projected:
             x = x * keep
         if not layer.shortcut:
             return x
         if layer.projected:
             source = downsample(source, layer)
-        return x + (F.conv2d(source, state["shortcut.weight"]) if layer.shortcut_conv else source)
+        return x + (pointwise(source, state["shortcut.weight"]) if layer.shortcut_conv else source)
 
     def active_state(self, layer: Layer) -> State:
         inside, hidden, outside = layer.in_channels, layer.hidden_channels, layer.out_channels
         state = State()
         if layer.expands:
-            state["expand.weight"] = self.expand.weight[:hidden, :inside]
+            state["expand.weight"] = cut(self.expand.weight, hidden, inside)
             state |= batch_norm_slices(self.expand_bn, "expand_bn", hidden)
         state["depthwise.weight"] = self.kernel(layer.kernel_size, hidden)
         state |= batch_norm_slices(self.depthwise_bn, "depthwise_bn", hidden)
         if middle := layer.squeeze_channels:
-            state["se_reduce.weight"] = self.se_reduce.weight[:middle, :hidden]
+            state["se_reduce.weight"] = cut(self.se_reduce.weight, middle, hidden)
             state["se_reduce.bias"] = self.se_reduce.bias[:middle]  # type: ignore[index]
-            state["se_expand.weight"] = self.se_expand.weight[:hidden, :middle]
+            state["se_expand.weight"] = cut(self.se_expand.weight, hidden, middle)
             state["se_expand.bias"] = self.se_expand.bias[:hidden]  # type: ignore[index]
-        state["project.weight"] = self.project.weight[:outside, :hidden]
+        state["project.weight"] = cut(self.project.weight, outside, hidden)
         if layer.shortcut_conv:
-            state["shortcut.weight"] = self.shortcut.weight[:outside, :inside]
+            state["shortcut.weight"] = cut(self.shortcut.weight, outside, inside)
         return state | batch_norm_slices(self.project_bn, "project_bn", outside)
 
     def kernel(self, kernel_size: int, channels: int) -> Tensor:
         """Return the depthwise kernel (channels, 1, kernel_size, kernel_size)."""
-        kernel = self.depthwise.weight[:channels]
+        kernel = cut(self.depthwise.weight, channels, 1)
         for large, small in zip(self.kernel_sizes, self.kernel_sizes[1:], strict=False):
             if kernel_size >= large:
                 break
@@ -105,7 +110,7 @@ class ElasticInvertedResidual(nn.Module):
         return kernel
 
 
-class ElasticBottleneck(nn.Module):
+class ElasticBottleneck(Elastic):
     """Bottleneck with elastic expansion, input and output width: reduce, convolve, expand, add, activate.
 
     ResNet-D's shortcut (He et al. 2019) where the shape changes: average pooling, 1x1 convolution, batch norm.
@@ -127,30 +132,28 @@ class ElasticBottleneck(nn.Module):
 
     def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:
         """Return the block's output; `keep` (N, 1, 1, 1) scales its residual branch for each image."""
-        state, source, training, eps = self.active_state(layer), x, self.training, layer.bn_eps
-        x = activate(
-            layer.activation, normalize(F.conv2d(x, state["reduce.weight"]), state, "reduce_bn", training, eps)
-        )
+        state, source, eps = self.active_state(layer), x, layer.bn_eps
+        x = activate(layer.activation, normalize(self, pointwise(x, state["reduce.weight"]), state, "reduce_bn", eps))
         x = F.conv2d(x, state["middle.weight"], stride=layer.stride, padding=layer.kernel_size // 2)
-        x = activate(layer.activation, normalize(x, state, "middle_bn", training, eps))
-        x = normalize(F.conv2d(x, state["project.weight"]), state, "project_bn", training, eps)
+        x = activate(layer.activation, normalize(self, x, state, "middle_bn", eps))
+        x = normalize(self, pointwise(x, state["project.weight"]), state, "project_bn", eps)
         if keep is not None and not layer.projected:
             x = x * keep
         if layer.projected:
             stride = layer.stride if layer.downsample == "conv" else 1
             source = F.conv2d(downsample(source, layer), state["shortcut.weight"], stride=stride)
-            source = normalize(source, state, "shortcut_bn", training, eps)
+            source = normalize(self, source, state, "shortcut_bn", eps)
         return activate(layer.activation, x + source)
 
     def active_state(self, layer: Layer) -> State:
         inside, hidden, outside = layer.in_channels, layer.hidden_channels, layer.out_channels
-        state = {"reduce.weight": self.reduce.weight[:hidden, :inside]}
+        state = {"reduce.weight": cut(self.reduce.weight, hidden, inside)}
         state |= batch_norm_slices(self.reduce_bn, "reduce_bn", hidden)
-        state["middle.weight"] = self.middle.weight[:hidden, :hidden]
+        state["middle.weight"] = cut(self.middle.weight, hidden, hidden)
         state |= batch_norm_slices(self.middle_bn, "middle_bn", hidden)
-        state["project.weight"] = self.project.weight[:outside, :hidden]
+        state["project.weight"] = cut(self.project.weight, outside, hidden)
         state |= batch_norm_slices(self.project_bn, "project_bn", outside)
         if layer.shortcut_conv:
-            state["shortcut.weight"] = self.shortcut.weight[:outside, :inside]
+            state["shortcut.weight"] = cut(self.shortcut.weight, outside, inside)
             state |= batch_norm_slices(self.shortcut_bn, "shortcut_bn", outside)
         return state

@@ -1,61 +1,137 @@
-"""Batch norm recalibration: statistics of a subnet's own activations (Yu & Huang 2019; Cai et al. 2020)."""
+"""Batch norm recalibration: statistics of a subnet's own activations (Yu & Huang 2019; Cai et al. 2020).
 
-from collections.abc import Iterable
+Each batch is normalised with its own statistics; means and biased variances are averaged by batch size. What a layer
+sees then depends on the layers before it alone, so subnets of one supernet share the work of a common beginning.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ofa_kit.arch.layer import Layer
 from ofa_kit.supernet.subnet import Subnet
 from ofa_kit.supernet.supernet import resize
 
 
-@torch.no_grad()
 def recalibrate(subnet: Subnet, batches: Iterable[Tensor]) -> Subnet:
-    """Set the BN statistics of `subnet` from batches of training images (N, C, H, W), resized to its resolution.
+    """Set the BN statistics of `subnet` from batches of training images (N, C, H, W), resized to its resolution."""
+    return recalibrate_together([subnet], batches)[0]
 
-    Each batch is normalised with its own statistics; means and biased variances are averaged by batch size.
-    """
-    norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
-    sums: list[list[Tensor]] = [[torch.zeros_like(n.weight), torch.zeros_like(n.weight)] for n in norms]
-    weights = [0]
 
-    def observe(index: int, x: Tensor) -> None:
-        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        sums[index][0] += mean * len(x)
-        sums[index][1] += variance * len(x)
-
-    hooks = [
-        norm.register_forward_pre_hook(lambda _module, inputs, i=index: observe(i, inputs[0]))
-        for index, norm in enumerate(norms)
-    ]
-    momenta = [norm.momentum for norm in norms]
+@torch.no_grad()
+def recalibrate_together(subnets: Sequence[Subnet], batches: Iterable[Tensor]) -> Sequence[Subnet]:
+    """Recalibrate subnets of the same supernet in one pass over the images; each gets what it would get alone."""
+    by_resolution: dict[int, list[Subnet]] = {}
+    for subnet in subnets:
+        by_resolution.setdefault(subnet.arch.resolution, []).append(subnet.train())
+    sums = {id(norm): _Sums.of(norm) for subnet in subnets for norm in _norms(subnet)}
+    device = next(subnets[0].parameters()).device
     try:
-        for norm in norms:
-            norm.momentum = 0.0
-        subnet.train()
-        for images in batches:
-            subnet(resize(images, subnet.arch.resolution))
-            weights[0] += len(images)
+        with _counting(subnets, sums):
+            for images in batches:
+                for resolution, group in by_resolution.items():
+                    x = resize(images.to(device), resolution).contiguous(memory_format=torch.channels_last)
+                    _walk(group, 0, x)
     finally:
-        for norm, hook, momentum in zip(norms, hooks, momenta, strict=True):
-            hook.remove()
-            norm.momentum = momentum
-        subnet.eval()
-    for norm, (mean, variance) in zip(norms, sums, strict=True):
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(mean / weights[0])
-        norm.running_var.copy_(variance / weights[0])
-    return subnet
+        for subnet in subnets:
+            subnet.eval()
+    for group in by_resolution.values():
+        for leader, follower in _shared_layers(group):
+            for own, theirs in zip(_norms(follower), _norms(leader), strict=True):
+                sums[id(own)] = sums[id(theirs)]
+    for subnet in subnets:
+        for norm in _norms(subnet):
+            sums[id(norm)].write(norm)
+    return subnets
 
 
 @torch.no_grad()
 def top1(subnet: Subnet, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of correctly classified images in percent."""
     subnet.eval()
+    device = next(subnet.parameters()).device
     correct = total = 0
     for images, labels in batches:
-        logits = subnet(resize(images, subnet.arch.resolution))
-        correct += int((logits.argmax(1) == labels).sum())
+        logits = subnet(resize(images.to(device), subnet.arch.resolution))
+        correct += int((logits.argmax(1).cpu() == labels).sum())
         total += len(labels)
     return 100.0 * correct / total
+
+
+@dataclass
+class _Sums:
+    """Statistics of one batch norm, summed over batches and weighted by their sizes."""
+
+    mean: Tensor
+    variance: Tensor
+    images: int = 0
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> "_Sums":
+        return cls(torch.zeros_like(norm.weight), torch.zeros_like(norm.weight))
+
+    def add(self, norm: nn.BatchNorm2d, images: int, values: int) -> None:
+        """Add the batch that `norm` has just seen with momentum 1; `values` a channel."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        self.mean += norm.running_mean * images
+        self.variance += norm.running_var * (images * (values - 1) / values)
+        self.images += images
+
+    def write(self, norm: nn.BatchNorm2d) -> None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(self.mean / self.images)
+        norm.running_var.copy_(self.variance / self.images)
+
+
+class _counting:  # noqa: N801 - a context manager
+    """Let each batch norm report the statistics of every batch that it normalises."""
+
+    def __init__(self, subnets: Sequence[Subnet], sums: dict[int, _Sums]) -> None:
+        self.norms = [norm for subnet in subnets for norm in _norms(subnet)]
+        self.momenta = [norm.momentum for norm in self.norms]
+        self.sums = sums
+
+    def __enter__(self) -> None:
+        for norm in self.norms:
+            norm.momentum = 1.0  # the running statistics are then those of the last batch
+        self.hooks = [norm.register_forward_hook(self._report) for norm in self.norms]
+
+    def __exit__(self, *error: object) -> None:
+        for norm, hook, momentum in zip(self.norms, self.hooks, self.momenta, strict=True):
+            hook.remove()
+            norm.momentum = momentum
+
+    def _report(self, norm: nn.Module, _inputs: object, output: Tensor) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        self.sums[id(norm)].add(norm, len(output), output.numel() // output.shape[1])
+
+
+def _norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    return (child for child in module.modules() if isinstance(child, nn.BatchNorm2d))
+
+
+def _walk(group: Sequence[Subnet], index: int, x: Tensor) -> None:
+    """Run the layers from `index` on, each common one once, in the first subnet of those that share it."""
+    for layer, members in _by_layer(group, index).items():
+        if layer.op != "linear":
+            _walk(members, index + 1, members[0].layers[layer.name](x))
+
+
+def _shared_layers(group: Sequence[Subnet], index: int = 0) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Yield (layer that ran, layer that stands in the same place of another subnet)."""
+    for layer, members in _by_layer(group, index).items():
+        for other in members[1:]:
+            yield members[0].layers[layer.name], other.layers[layer.name]
+        if layer.op != "linear":
+            yield from _shared_layers(members, index + 1)
+
+
+def _by_layer(group: Sequence[Subnet], index: int) -> dict[Layer, list[Subnet]]:
+    found: dict[Layer, list[Subnet]] = {}
+    for subnet in group:
+        found.setdefault(subnet.specs[index], []).append(subnet)
+    return found

@@ -52,4 +52,4 @@ def _fill(static: nn.Module, state: dict[str, Tensor]) -> None:
             setattr(module, attribute, copy)
     for module in static.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.num_batches_tracked = torch.tensor(0)
+            module.num_batches_tracked = torch.tensor(0, device=module.weight.device)

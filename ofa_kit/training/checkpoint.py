@@ -18,7 +18,7 @@ from ofa_kit.errors import RunError
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and JSON facts in one file; a kill leaves the old file whole."""
     with storage.replacing(path) as temporary:
-        plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         save_file(plain, str(temporary), metadata={"ofa_kit": json.dumps(facts)})
 
 

@@ -10,15 +10,21 @@ from ofa_kit.training.recipe import Recipe
 
 
 def make_optimizer(supernet: Supernet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return SGD (Nesterov) or AdamW; weight decay spares biases and batch norm."""
+    """Return SGD (Nesterov), AdamW or RMSProp; weight decay spares biases and batch norm."""
     parameters = list(supernet.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+    if recipe.optimizer == "rmsprop":  # settings of MobileNetV3 and BigNAS
+        return torch.optim.RMSprop(groups, lr=recipe.lr, alpha=0.9, eps=1e-3, momentum=recipe.momentum)
+    sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    if recipe.momentum:  # the fused kernel wants buffers of all or none, and most steps leave some weights out
+        for parameter in parameters:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def warmed_up_average(decay: float) -> Callable[..., None]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.training.recipe import PhaseRecipe, Recipe
-from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath
+from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath, StrictlyFair
 
 OFA_SHARES = {"largest": 0.25, "kernel": 0.25, "depth-1": 0.1, "depth-2": 0.15, "expand-1": 0.1, "expand-2": 0.15}
 """Shares of the epochs; OFA's own are 180, 120, 25, 120, 25, 120 epochs (Cai et al. 2020, appendix)."""
@@ -30,10 +30,11 @@ class Phase:
 def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
     """Return the phases of a recipe on its (adapted) space."""
     if recipe.method == "sandwich":
-        rule: Rule = Sandwich(space, recipe.num_random)
+        rule: Rule = Sandwich(space, recipe.num_random, recipe.preference, recipe.num_candidates)
         return [Phase("sandwich", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs)]
     if recipe.method == "single-path":
-        return [Phase("single-path", SinglePath(space), recipe.epochs, recipe.lr, recipe.warmup_epochs)]
+        rule = StrictlyFair(space) if recipe.strict_fairness else SinglePath(space)
+        return [Phase("single-path", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs)]
     phases, trained = [], _restricted(space, PhaseRecipe(name="largest", epochs=1, lr=1))
     for index, settings in enumerate(recipe.phases or ofa_phases(recipe, space)):
         allowed = _restricted(space, settings)
@@ -54,9 +55,10 @@ def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
 
 def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
     """Return OFA's phases for a short training: rates in the paper's proportions, at least one epoch each."""
-    kernels = max(len(s.kernel_sizes) for s in space.stages)
-    depths = max(len(s.depths) for s in space.stages)
-    expands = max(len(s.expand_ratios) for s in space.stages)
+    kernels, depths, expands = (
+        max(len(gene.choices) for gene in space.genes if gene.kind == kind)
+        for kind in ("kernel_size", "depth", "expand_ratio")
+    )
     choices = {
         "largest": (1, 1, 1, 1, 1.0),
         "kernel": (kernels, 1, 1, 1, 1.0),
@@ -65,26 +67,36 @@ def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
         "expand-1": (kernels, depths, min(2, expands), 4, SHORT_PHASE_LR),
         "expand-2": (kernels, depths, expands, 4, LONG_PHASE_LR),
     }
-    found = []
+    found: list[PhaseRecipe] = []
+    opened, waiting = (0, 0, 0), 0.0
     for name, share in OFA_SHARES.items():
         kernel_sizes, depth_count, expand_ratios, subnets, rate = choices[name]
+        waiting += share
+        if (kernel_sizes, depth_count, expand_ratios) == opened:
+            continue  # the space has no such choice: the phase's share goes to the next one
+        opened = (kernel_sizes, depth_count, expand_ratios)
         found.append(
             PhaseRecipe(
                 name=name,
-                epochs=max(1, round(share * recipe.epochs)),
+                epochs=max(1, round(waiting * recipe.epochs)),
                 lr=recipe.lr * rate,
                 kernel_sizes=kernel_sizes,
                 depths=depth_count,
                 expand_ratios=expand_ratios,
+                widths=None if name.startswith("expand") else 1,
                 subnets=subnets,
                 warmup_epochs=recipe.warmup_epochs if name in ("largest", "kernel") else 0,
                 sort_channels=name.startswith("expand"),
             )
         )
+        waiting = 0.0
     return tuple(found)
 
 
 def _restricted(space: SearchSpace, settings: PhaseRecipe) -> SearchSpace:
     return space.restricted(
-        kernel_sizes=settings.kernel_sizes, depths=settings.depths, expand_ratios=settings.expand_ratios
+        kernel_sizes=settings.kernel_sizes,
+        depths=settings.depths,
+        expand_ratios=settings.expand_ratios,
+        widths=settings.widths,
     )

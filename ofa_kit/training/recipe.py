@@ -1,17 +1,24 @@
 """Recipe: everything that decides a training run, as read from profiles/recipes/*.yaml."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
-from ofa_kit.arch.presets import preset
+from ofa_kit.arch.space_file import find_space
 from ofa_kit.config import parse
 from ofa_kit.errors import RecipeError
+from ofa_kit.training.rules import Preference
 
 Method = Literal["sandwich", "progressive-shrinking", "single-path"]
+METHOD_KEYS = {
+    "sandwich": ("distillation", "preference", "dropout", "drop_connect"),
+    "progressive-shrinking": ("phases",),
+    "single-path": ("strict_fairness",),
+}
+"""What only one method understands: elsewhere it would be ignored in silence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +32,8 @@ class PhaseRecipe:
     """Number of largest kernel sizes; 1 = only the largest."""
     depths: int = 1
     expand_ratios: int = 1
+    widths: int | None = None
+    """Number of largest stage widths; all where the space has them and nothing is said."""
     subnets: int = 1
     """Random subnets a step."""
     warmup_epochs: int = 0
@@ -37,11 +46,15 @@ class Recipe:
     """How a supernet is trained."""
 
     space: str
+    """A shipped space by name, or a space file."""
     data: str = "digits"
     method: Method = "sandwich"
     epochs: int = 20
     batch_size: int = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Images of one step, those of all processes together."""
+    accumulate: int = 1
+    """Equal parts in which a process runs its images one after the other; batch statistics are each part's own."""
+    optimizer: Literal["sgd", "adamw", "rmsprop"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 3e-5
@@ -50,10 +63,25 @@ class Recipe:
     """`exponential` decays by 3 % every 2.4 epochs and stays constant at 5 % of lr (Yu et al. 2020)."""
     warmup_epochs: int = 1
     label_smoothing: float = 0.1
+    dropout: float = 0.0
+    """Share of dropped features before the classifier; on the largest subnet of a sandwich only (BigNAS)."""
+    drop_connect: float = 0.0
+    """Probability of skipping the last block, falling linearly to the first; on the largest subnet only."""
+    zero_init_gamma: bool = False
+    """Start blocks with a shortcut as identities: their last batch norm's gamma is 0."""
+    clip_grad_value: float = 0.0
+    """Bound of each gradient element; 0 = none."""
     ema_decay: float = 0.0
     """Decay of the exponential moving average of the weights; 0 = none."""
     num_random: int = 2
     """Random subnets of a sandwich step, beside the largest and the smallest."""
+    distillation: Literal["soft-cross-entropy", "alpha-divergence"] = "soft-cross-entropy"
+    """How subnets of a sandwich learn from the largest; `alpha-divergence` is AlphaNet's."""
+    preference: Preference = "none"
+    """Random subnets of a sandwich: uniform, or best or worst of `num_candidates` of the same MACs (AttentiveNAS)."""
+    num_candidates: int = 3
+    strict_fairness: bool = False
+    """Of single-path: each step trains every choice equally often (FairNAS)."""
     phases: tuple[PhaseRecipe, ...] = ()
     """Of progressive shrinking; () derives OFA's phases from `epochs` and `lr`."""
     seed: int = 0
@@ -65,6 +93,18 @@ class Recipe:
     checkpoint_s: float = 60.0
     """Seconds between checkpoints, besides those at the end of each epoch."""
     workers: int = 0
+    """Processes that load and augment images; each keeps two batches ready."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    """bf16, fp16: PyTorch's automatic mixed precision; weights and batch norm stay fp32. fp64: for comparisons."""
+    sync_batch_norm: bool = True
+    """With several processes: batch statistics of the joined batch instead of each process's own."""
+    compile: bool = False
+    """Compile the subnets that every step trains (largest and smallest of a sandwich) with torch.compile."""
+    tensorboard: bool = False
+    """Also log to RUN/tensorboard (extra `tensorboard`)."""
+    init_from: str = ""
+    """Weights to start from: a run folder or a .safetensors file of the same space."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> "Recipe":
@@ -74,22 +114,29 @@ class Recipe:
         if "space" not in values:
             raise RecipeError(f"{source}: no space; add `space: NAME` or give --space")
         recipe = parse(cls, values, source)
-        preset(recipe.space)
-        _refuse_below(1, recipe, ("epochs", "batch_size", "eval_every", "calibration_images"), source)
+        find_space(recipe.space)
+        counts = ("epochs", "batch_size", "eval_every", "calibration_images", "accumulate", "num_candidates")
+        _refuse_below(1, recipe, counts, source)
         _refuse_below(0, recipe, ("seed", "num_random", "weight_decay", "momentum", "warmup_epochs"), source)
-        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers"), source)
+        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers", "clip_grad_value"), source)
         for phase in recipe.phases:
-            counts = ("epochs", "subnets", "kernel_sizes", "depths", "expand_ratios")
-            _refuse_below(1, phase, counts, f"{source}, phase {phase.name}")
+            least_one = ["epochs", "subnets", "kernel_sizes", "depths", "expand_ratios"]
+            least_one += ["widths"] if phase.widths is not None else []
+            _refuse_below(1, phase, least_one, f"{source}, phase {phase.name}")
         if len({phase.name for phase in recipe.phases}) < len(recipe.phases):
             raise RecipeError(f"{source}: phases must have different names")
-        if recipe.phases and recipe.method != "progressive-shrinking":
-            raise RecipeError(f"{source}: phases belong to the method progressive-shrinking, found {recipe.method}")
         for lr in (recipe.lr, *(phase.lr for phase in recipe.phases)):
             if not 0 < lr < math.inf:
                 raise RecipeError(f"{source}: lr must be above 0, found {lr}")
-        if not 0 <= recipe.ema_decay < 1 or not 0 <= recipe.label_smoothing < 1:
-            raise RecipeError(f"{source}: ema_decay and label_smoothing must be in 0..1 (1 excluded)")
+        for key in ("ema_decay", "label_smoothing", "dropout", "drop_connect"):
+            if not 0 <= getattr(recipe, key) < 1:
+                raise RecipeError(f"{source}: {key} must be in 0..1 (1 excluded), found {getattr(recipe, key)}")
+        for method, keys in METHOD_KEYS.items():
+            for key in keys:
+                if recipe.method != method and getattr(recipe, key) != cls.__dataclass_fields__[key].default:
+                    raise RecipeError(f"{source}: {key} belongs to the method {method}, found {recipe.method}")
+        if recipe.batch_size % recipe.accumulate:
+            raise RecipeError(f"{source}: batch_size {recipe.batch_size} is no multiple of accumulate")
         return recipe
 
 
@@ -107,7 +154,7 @@ def with_settings(values: Mapping[str, Any], settings: list[str]) -> dict[str, A
     return result
 
 
-def _refuse_below(least: int, settings: object, keys: tuple[str, ...], source: str) -> None:
+def _refuse_below(least: int, settings: object, keys: Sequence[str], source: str) -> None:
     for key in keys:
         if not getattr(settings, key) >= least:
             raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")

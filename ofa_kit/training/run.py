@@ -8,8 +8,9 @@ import torch
 import yaml
 
 from ofa_kit import storage
-from ofa_kit.arch.presets import preset
+from ofa_kit.arch.presets import PRESETS
 from ofa_kit.arch.space import SearchSpace
+from ofa_kit.arch.space_file import SPACE_FILE, find_space, write_space
 from ofa_kit.config import parse, read_yaml
 from ofa_kit.data.dataset import DatasetInfo
 from ofa_kit.errors import RunError
@@ -33,7 +34,8 @@ class Run:
     @property
     def space(self) -> SearchSpace:
         """The recipe's space, adapted to the data's channels and classes."""
-        return preset(self.recipe.space).adapted(in_channels=self.info.in_channels, num_classes=self.info.num_classes)
+        space = find_space(self.recipe.space)
+        return space.adapted(in_channels=self.info.in_channels, num_classes=self.info.num_classes)
 
     @property
     def weights(self) -> Path:
@@ -59,6 +61,9 @@ class Run:
     def create(cls, folder: Path, recipe: Recipe, info: DatasetInfo) -> "Run":
         """Start a run folder; a RunError when one with training in it is there."""
         cls.refuse_begun(folder)
+        if recipe.space not in PRESETS:  # the folder keeps what is not shipped
+            write_space(folder / SPACE_FILE, find_space(recipe.space))
+            recipe = dataclasses.replace(recipe, space=str(folder / SPACE_FILE))
         run = cls(folder, recipe, info)
         run.save_config()
         return run
@@ -86,7 +91,10 @@ class Run:
             )
         values = read_yaml(path)
         info = parse(DatasetInfo, values.get("dataset") or {}, f"{path}, dataset")
-        return cls(folder, Recipe.parse(values.get("recipe") or {}, f"{path}, recipe"), info)
+        recipe = dict(values.get("recipe") or {})
+        if (folder / SPACE_FILE).exists():
+            recipe["space"] = str(folder / SPACE_FILE)  # where it lies now
+        return cls(folder, Recipe.parse(recipe, f"{path}, recipe"), info)
 
     @classmethod
     def find_newest(cls, root: Path) -> "Run":
