@@ -63,7 +63,7 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the latency table of a space on this device; what is measured already is kept."""
-    from ofa_kit.arch.presets import preset
+    from ofa_kit.arch.space_file import find_space
     from ofa_kit.commands.profile import profile as command
     from ofa_kit.latency.device import DeviceProfile
     from ofa_kit.progress import Terminal
@@ -78,7 +78,7 @@ def profile(
         from ofa_kit.commands.measure_accuracy import require_data
 
         require_data(trained)
-    chosen = trained.space if trained else preset(str(space))
+    chosen = trained.space if trained else find_space(str(space))
     profiled = command(target, chosen, subnets=subnets, tables=tables, reporter=reporter)
     blocks, timed = len(profiled.table.blocks), len(profiled.table.subnets)
     scores = profiled.predictor.held_out

@@ -1,4 +1,4 @@
-"""Deploy: a trained subnet as model.onnx and deployment.json, verified and measured."""
+"""Deploy: a trained subnet as ONNX, safetensors and deployment.json, verified and measured."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -23,6 +23,7 @@ from ofa_kit.latency.protocol import Measurement
 from ofa_kit.supernet.subnet import Subnet
 from ofa_kit.training.evaluate import Evaluator
 from ofa_kit.training.run import Run
+from ofa_kit.training.subnet_file import save_subnet
 
 Array = NDArray[np.float32]
 
@@ -71,7 +72,10 @@ def deploy(
     facts = _facts(run, subnet, device, weights_hash) | {"budget": budget}
     metadata = {**facts, "predicted": predicted, "measured": measured}
     save(with_metadata(model, {f"ofa_kit.{key}": value for key, value in metadata.items()}), model_path)
-    storage.write_text(json_path, json.dumps({"model": model_path.name, **metadata}, indent=2) + "\n")
+    weights_path = model_path.with_suffix(".safetensors")
+    save_subnet(weights_path, subnet)
+    names = {"model": model_path.name, "weights": weights_path.name}
+    storage.write_text(json_path, json.dumps({**names, **metadata}, indent=2) + "\n")
     return Deployment(
         model_path=model_path, arch=subnet.arch, facts=facts, predicted=dict(predicted), measured=measured
     )

@@ -22,7 +22,7 @@ from ofa_kit.data.dataset import (
 from ofa_kit.errors import DataError, UnknownNameError
 
 SPLIT_SEED = 0
-VALIDATION_SHARE = 0.1
+VALIDATION_SHARE, VALIDATION_MOST = 0.1, 10_000
 TEST_SHARE = 0.2
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 SMALL_IMAGE = 96
@@ -131,7 +131,7 @@ def _image_folder(data: str, root: str, photo_size: int) -> Dataset:
     square = len(set(first)) == 1 and first[0][1] == first[0][2] <= SMALL_IMAGE
     if square and pixels <= SMALL_SET_BYTES:
         return _small_dataset(data, names, _gathered(train), _gathered(test), flip=True)
-    rest, validation = hold_out(train, VALIDATION_SHARE, SPLIT_SEED)
+    rest, validation = hold_out(train, _validation_share(train), SPLIT_SEED)
     info = DatasetInfo(
         data=data,
         class_names=tuple(names),
@@ -144,6 +144,11 @@ def _image_folder(data: str, root: str, photo_size: int) -> Dataset:
         content=content_hash(train, test),
     )
     return Dataset(info, rest, validation, test)
+
+
+def _validation_share(train: ImageSource) -> float:
+    """Return a tenth, less where that would be more images than measuring subnets needs."""
+    return min(VALIDATION_SHARE, VALIDATION_MOST / max(1, len(train.labels)))
 
 
 def _files(folder: Path) -> tuple[list[str], FileImages]:
@@ -184,5 +189,5 @@ def _small_dataset(data: str, names: list[str], train: MemoryImages, test: Memor
         flip=flip,
         content=content_hash(train, test),
     )
-    rest, validation = hold_out(train, VALIDATION_SHARE, SPLIT_SEED)
+    rest, validation = hold_out(train, _validation_share(train), SPLIT_SEED)
     return Dataset(info, rest, validation, test)

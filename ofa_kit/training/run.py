@@ -99,7 +99,8 @@ class Run:
     @classmethod
     def find_newest(cls, root: Path) -> "Run":
         """Open the run in `root` whose weights are the newest."""
-        trained = sorted(root.glob("*/supernet.safetensors"), key=lambda p: p.stat().st_mtime)
+        weights = [path for path in root.glob("*/supernet.safetensors") if (path.parent / "config.yaml").exists()]
+        trained = sorted(weights, key=lambda path: path.stat().st_mtime)
         if not trained:
             raise RunError(f"no trained run in '{root}'; train one with `ofa-kit train-supernet` or give --run FOLDER")
         return cls.open(trained[-1].parent)
