@@ -83,6 +83,8 @@ class _Sums:
     def write(self, norm: nn.BatchNorm2d) -> None:
         assert norm.running_mean is not None
         assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.zero_()
         norm.running_mean.copy_(self.mean / self.images)
         norm.running_var.copy_(self.variance / self.images)
 

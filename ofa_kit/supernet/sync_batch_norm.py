@@ -37,16 +37,18 @@ def synced_batch_norm(
     assert running_var is not None
     assert weight is not None
     assert bias is not None
-    count = x.numel() // x.shape[1] * distributed.get_world_size()
-    wide = x.to(weight.dtype)
-    mean = _sum(wide.sum((0, 2, 3))) / count
-    centred = wide - mean[:, None, None]
-    variance = _sum(centred.square().sum((0, 2, 3))) / count
+    # One exchange: means and second moments about a point that all processes know and that lies near the mean.
+    near, size = running_mean.clone(), distributed.get_world_size()
+    shifted = x.to(weight.dtype) - near[:, None, None]
+    local_variance, local_mean = torch.var_mean(shifted, (0, 2, 3), correction=0)
+    mean, second = _sum(torch.stack([local_mean, local_variance + local_mean.square()])) / size
+    variance = second - mean.square()
+    count = x.numel() // x.shape[1] * size
     with torch.no_grad():
-        running_mean.lerp_(mean, momentum)
+        running_mean.lerp_(mean + near, momentum)
         running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
     scale = weight * torch.rsqrt(variance + eps)
-    return (centred * scale[:, None, None] + bias[:, None, None]).to(x.dtype)
+    return ((shifted - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]).to(x.dtype)
 
 
 class _SumOverProcesses(torch.autograd.Function):

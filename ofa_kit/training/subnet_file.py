@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.space_file import space_from_dict, space_to_dict
 from ofa_kit.errors import RunError
@@ -25,4 +27,4 @@ def load_subnet(path: Path) -> Subnet:
         subnet.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunError(f"'{path}' does not hold the weights its header says: {' '.join(str(error).split())}") from error
-    return subnet.eval()
+    return subnet.to(memory_format=torch.channels_last).eval()

@@ -12,6 +12,7 @@ from ofa_kit.arch.genes import SKIPPED
 from ofa_kit.arch.layers import layers, macs, params
 from ofa_kit.arch.presets import PRESETS
 from ofa_kit.arch.selection import spread_subnets
+from ofa_kit.arch.single import only
 
 SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=list(PRESETS))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -97,6 +98,14 @@ def test_the_size_of_a_small_space_is_the_number_of_its_members():
     space = PRESETS["mbv3-tiny"]
     members = list(islice(space.iterate(), 20_000))
     assert len(members) == space.size() == len({arch.key for arch in members})
+
+
+@SPACES
+def test_the_space_of_one_architecture_has_its_layers(space, rng):
+    for arch in (space.smallest(), space.largest(), space.sample(rng)):
+        alone = only(space, arch)
+        assert (alone.size(), alone.largest()) == (1, arch)
+        assert layers(alone, arch) == layers(space, arch)
 
 
 def test_other_images_make_another_space():

@@ -13,7 +13,7 @@ from ofa_kit.export.onnx_export import export
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.supernet.channel_order import sort_channels
-from ofa_kit.supernet.recalibrate import recalibrate
+from ofa_kit.supernet.recalibrate import recalibrate, recalibrate_together
 from ofa_kit.supernet.subnet import extract
 from ofa_kit.supernet.supernet import Supernet, resize
 
@@ -128,6 +128,22 @@ def test_recalibration_uses_the_statistics_of_the_subnets_own_activations(rng):
     torch.testing.assert_close(stem.bn.running_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stem.bn.running_var, variance, rtol=1e-4, atol=1e-5)
     assert not subnet.training
+
+
+@pytest.mark.parametrize("name", ["mbv3-tiny", "resnet-small-images"])
+@torch.no_grad()
+def test_recalibration_together_gives_each_subnet_what_it_gets_alone(name, rng):
+    supernet = lived_in(name)
+    images = images_for(supernet, 48)
+    batches = [images[:32], images[32:]]
+    space = supernet.space
+    archs = [space.largest(), *(space.sample(rng) for _ in range(3))]
+    archs += [replace(space.largest(), resolution=archs[1].resolution), archs[1], space.mutate(archs[1], rng, 0.1)]
+    together = recalibrate_together([extract(supernet, arch) for arch in archs], batches)
+    for arch, found in zip(archs, together, strict=True):
+        alone = recalibrate(extract(supernet, arch), batches)
+        for (key, value), expected in zip(found.state_dict().items(), alone.state_dict().values(), strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6, msg=key)
 
 
 def test_a_kernel_larger_than_its_map_is_cropped_exactly():

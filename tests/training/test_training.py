@@ -3,14 +3,11 @@ import pytest
 import torch
 
 from ofa_kit import storage
-from ofa_kit.arch.presets import preset
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import RunError
 from ofa_kit.training import checkpoint
 from ofa_kit.training.loop import METRICS, train
-from ofa_kit.training.phases import phases_of
 from ofa_kit.training.recipe import Recipe
-from ofa_kit.training.rules import Sandwich, Shrinking, SinglePath
 from ofa_kit.training.run import Run
 from ofa_kit.training.schedule import learning_rate
 
@@ -113,29 +110,6 @@ def test_damaged_weights_are_a_user_error(tmp_path, digits):
     run.weights.write_bytes(run.weights.read_bytes()[:1000])
     with pytest.raises(RunError, match="cannot read"):
         run.load_supernet()
-
-
-def no_loss(arch):
-    raise AssertionError("this rule asks for no loss")
-
-
-def test_rules_train_what_their_papers_say(rng):
-    space = preset("mbv3-small-images")
-    passes = Sandwich(space, 2).passes(rng, no_loss)
-    assert [p.target for p in passes] == ["labels", "largest", "largest", "largest"]
-    assert [p.arch for p in passes[:2]] == [space.largest(), space.smallest()]
-    assert [p.target for p in SinglePath(space).passes(rng, no_loss)] == ["labels"]
-    assert len({p.arch.resolution for p in Shrinking(space, 4, "teacher").passes(rng, no_loss)}) == 1
-
-
-def test_ofa_phases_open_kernel_then_depth_then_width():
-    recipe = Recipe(space="mbv3-small-images", method="progressive-shrinking", epochs=20)
-    space = preset(recipe.space)
-    sizes = [phase.rule.space.size() for phase in phases_of(recipe, space)]
-    assert sizes == sorted(sizes)
-    assert sizes[0] == len(space.resolutions)
-    assert sizes[-1] == space.size()
-    assert [p.sort_before is not None for p in phases_of(recipe, space)] == [False] * 4 + [True] * 2
 
 
 def test_schedules_warm_up_and_end_where_they_should():

@@ -1,0 +1,171 @@
+"""Precision, accumulation, starting weights, and several processes that train as one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_kit import storage
+from ofa_kit.arch.layers import params
+from ofa_kit.arch.presets import preset
+from ofa_kit.arch.single import only
+from ofa_kit.data.batches import training_batches
+from ofa_kit.data.sources import open_dataset
+from ofa_kit.errors import OfaKitError, RunError
+from ofa_kit.supernet.supernet import Supernet, zero_last_gammas
+from ofa_kit.training import checkpoint
+from ofa_kit.training.initial import load_initial
+from ofa_kit.training.loop import METRICS, train
+from ofa_kit.training.recipe import Recipe
+from ofa_kit.training.rules import Pass
+from ofa_kit.training.run import Run
+from ofa_kit.training.step import Step
+
+SHORT = {"space": "mbv3-tiny", "epochs": 1, "batch_size": 256, "calibration_images": 100, "validation_images": 50}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset("digits", photo_size=32)
+
+
+def gradients(supernet, recipe, images, labels, passes):
+    supernet.zero_grad()
+    loss = Step(supernet.train(), recipe, CPU).add_gradients(images, labels, passes, noise_seed=1)
+    return loss, [p.grad.clone() for p in supernet.parameters() if p.grad is not None]
+
+
+def batch(count=8):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 1, 16, 16, generator=generator), torch.arange(count) % 10
+
+
+def test_accumulated_gradients_are_the_mean_over_the_parts():
+    space = preset("mbv3-tiny")
+    supernet = Supernet(space)
+    images, labels = batch()
+    passes = [Pass(space.largest(), "labels"), Pass(space.smallest(), "largest")]
+    whole = Recipe(space="mbv3-tiny", batch_size=8)
+    parts = [gradients(supernet, whole, images[i : i + 4], labels[i : i + 4], passes) for i in (0, 4)]
+    loss, found = gradients(supernet, Recipe(space="mbv3-tiny", batch_size=8, accumulate=2), images, labels, passes)
+    assert loss == pytest.approx((parts[0][0] + parts[1][0]) / 2, rel=1e-5)
+    for gradient, one, other in zip(found, parts[0][1], parts[1][1], strict=True):
+        torch.testing.assert_close(gradient, (one + other) / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_stays_close_to_full_precision_and_keeps_fp32_weights(precision):
+    space = preset("mbv3-tiny")
+    supernet = Supernet(space)
+    images, labels = batch(32)
+    passes = [Pass(space.largest(), "labels")]
+    full, _ = gradients(supernet, Recipe(space="mbv3-tiny"), images, labels, passes)
+    half, found = gradients(supernet, Recipe(space="mbv3-tiny", precision=precision), images, labels, passes)
+    assert half != full
+    assert half == pytest.approx(full, rel=0.02)
+    assert {g.dtype for g in found} == {torch.float32}
+
+
+def test_noise_acts_on_the_regularized_pass_alone_and_comes_from_its_seed():
+    space = preset("mbv3-tiny")
+    recipe = Recipe(space="mbv3-tiny", dropout=0.3, drop_connect=0.3)
+    images, labels = batch(16)
+    supernet = Supernet(space)
+    plain, noisy = (
+        [gradients(supernet, recipe, images, labels, [Pass(space.largest(), "labels", regularized)])[0] for _ in "12"]
+        for regularized in (False, True)
+    )
+    assert (
+        plain[0]
+        == plain[1]
+        == gradients(supernet, Recipe(space="mbv3-tiny"), images, labels, [Pass(space.largest(), "labels")])[0]
+    )
+    assert noisy[0] == noisy[1] != plain[0]
+
+
+@torch.no_grad()
+def test_blocks_with_zero_last_gammas_start_as_their_shortcut():
+    space = preset("mbv3-small-images")
+    supernet = Supernet(space)
+    zero_last_gammas(supernet)
+    zeros = {
+        name for name, value in supernet.state_dict().items() if name.endswith("project_bn.weight") and not value.any()
+    }
+    assert "layers.stage0_block1.project_bn.weight" in zeros
+    assert "layers.stage0_block0.project_bn.weight" not in zeros  # it changes shape: nothing would pass
+
+
+def test_training_starts_from_the_weights_of_another_run_with_other_classes(tmp_path, digits):
+    space = preset("mbv3-tiny")
+    source = Supernet(space, torch.Generator().manual_seed(5))
+    checkpoint.save(tmp_path / "supernet.safetensors", source.state_dict(), {})
+    other = Supernet(space.adapted(in_channels=1, num_classes=4))
+    fresh = load_initial(other, str(tmp_path))
+    assert fresh == ["layers.classifier.weight", "layers.classifier.bias"]
+    assert torch.equal(other.state_dict()["layers.stem.conv.weight"], source.state_dict()["layers.stem.conv.weight"])
+    with pytest.raises(RunError, match=r"does not hold the weights of the space 'mbv3-small-images'.*missing"):
+        load_initial(Supernet(preset("mbv3-small-images")), str(tmp_path))
+    values = SHORT | {"init_from": str(tmp_path), "lr": 1e-9, "warmup_epochs": 0}
+    run = Run.create(tmp_path / "run", Recipe.parse(values, "test"), digits.info)
+    train(run, digits)
+    trained = run.load_supernet()[0].state_dict()["layers.stem.conv.weight"]
+    torch.testing.assert_close(trained, source.state_dict()["layers.stem.conv.weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_the_batches_of_several_processes_are_the_whole_batches(digits):
+    settings = {"batch_size": 64, "seed": 1, "epoch": 2}
+    whole = list(training_batches(digits.train, digits.info, **settings))
+    parts = [list(training_batches(digits.train, digits.info, **settings, part=(i, 2))) for i in range(2)]
+    for (images, labels), one, other in zip(whole, *parts, strict=True):
+        assert torch.equal(images, torch.cat([one[0], other[0]]))
+        assert torch.equal(labels, torch.cat([one[1], other[1]]))
+
+
+def test_the_space_of_one_architecture_trains_that_network(tmp_path, digits, rng):
+    space = preset("mbv3-tiny")
+    arch = space.sample(rng)
+    alone = only(space, arch)
+    supernet = Supernet(alone)
+    assert sum(p.numel() for p in supernet.parameters()) == params(space, arch)
+    assert alone.largest() == alone.smallest() == arch
+
+
+def test_a_gpu_that_is_not_there_and_a_batch_that_cannot_be_cut_are_user_errors(tmp_path, digits):
+    if not torch.cuda.is_available():
+        run = Run.create(tmp_path / "a", Recipe.parse(SHORT | {"accelerator": "cuda"}, "test"), digits.info)
+        with pytest.raises(OfaKitError, match="finds no GPU"):
+            train(run, digits)
+
+
+def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, digits):
+    values = {"lr": 0.05, "batch_size": 128, "precision": "fp64", "num_random": 1, "checkpoint_s": 0.0}
+    single = Run.create(tmp_path / "one", Recipe.parse(SHORT | values, "test"), digits.info)
+    train(single, digits)
+    settings = [f"--set={key}={value}" for key, value in (SHORT | values).items() if key not in ("space", "epochs")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "ofa_kit"]
+    command += ["train-supernet", "--name", str(tmp_path / "two")]
+    begin = [*command, "--space=mbv3-tiny", "--data=digits", "--epochs=1", *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(begin, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    last = tmp_path / "two" / "checkpoints" / "last.safetensors"
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s and not (last.exists() and checkpoint.load(last)[1]["step"] >= 3):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 3 <= checkpoint.load(last)[1]["step"] < 11
+    assert not (tmp_path / "two" / "supernet.safetensors").exists()
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    joined = Run.open(tmp_path / "two")
+    for name, expected in single.load_supernet()[0].state_dict().items():
+        found = joined.load_supernet()[0].state_dict()[name]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7, msg=name)
+    rows = [storage.read_rows(run.metrics, METRICS) for run in (single, joined)]
+    assert np.allclose(*[[float(row["loss"]) for row in table] for table in rows], atol=2e-4)
