@@ -12,9 +12,10 @@ from torch import nn
 from ofa_kit.arch.layers import macs
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.arch.space_file import SPACE_FILE, write_space
-from ofa_kit.errors import ConvertError, RunError, UnknownNameError, some_of
+from ofa_kit.errors import ConvertError, RunError, UnknownNameError
 from ofa_kit.supernet.convert import Converted, convert
 from ofa_kit.supernet.mit_weights import read_weights
+from ofa_kit.supernet.strict import listed, misfits
 from ofa_kit.training import checkpoint
 
 WEIGHTS_FILE = "supernet.safetensors"
@@ -108,12 +109,7 @@ def _imported(package: str, name: str) -> Callable[[], Any]:
 def _load(net: nn.Module, path: Path) -> None:
     """Load the weights strictly; a ConvertError names what does not fit."""
     found, own = read_weights(path), net.state_dict()
-    problems = {
-        "lacks": sorted(own.keys() - found.keys()),
-        "holds what the model has not:": sorted(found.keys() - own.keys()),
-        "has other shapes of": [name for name in own if name in found and found[name].shape != own[name].shape],
-    }
-    for what, names in problems.items():
-        if names:
-            raise ConvertError(f"'{path}' {what} {some_of(names, 4)}; {ADVICE}")
+    problems = misfits(own, found)
+    if any(problems.values()):
+        raise ConvertError(f"'{path}' does not fit the model: {listed(problems)}; {ADVICE}")
     net.load_state_dict(found)

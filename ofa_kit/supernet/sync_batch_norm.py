@@ -48,7 +48,8 @@ def synced_batch_norm(
         running_mean.lerp_(mean + near, momentum)
         running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
     scale = weight * torch.rsqrt(variance + eps)
-    return ((shifted - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]).to(x.dtype)
+    normalised: Tensor = (shifted - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
+    return normalised.to(x.dtype)
 
 
 class _SumOverProcesses(torch.autograd.Function):

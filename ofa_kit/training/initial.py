@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ofa_kit.errors import RunError
+from ofa_kit.supernet.strict import listed, misfits
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training import checkpoint
 
-MAY_DIFFER = "layers.classifier."
-SHOWN = 8
+CLASSIFIER = "layers.classifier."
 
 
 def load_initial(supernet: Supernet, source: str) -> list[str]:
@@ -18,21 +18,14 @@ def load_initial(supernet: Supernet, source: str) -> list[str]:
     path = Path(source)
     path = path / "supernet.safetensors" if path.is_dir() else path
     found, own = checkpoint.load(path)[0], supernet.state_dict()
-    wrong = {name for name, value in own.items() if name in found and found[name].shape != value.shape}
-    fresh = sorted(name for name in wrong if name.startswith(MAY_DIFFER))
-    problems = {
-        "missing": sorted(own.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - own.keys()),
-        "of another shape": sorted(wrong - set(fresh)),
-    }
+    problems = misfits(own, found)
+    other_classes = any(name.startswith(CLASSIFIER) for name in problems["of another shape"])
+    fresh = [name for name in own if other_classes and name.startswith(CLASSIFIER)]
+    problems["of another shape"] = [name for name in problems["of another shape"] if name not in fresh]
     if any(problems.values()):
-        listed = "; ".join(f"{len(names)} {kind}: {_shown(names)}" for kind, names in problems.items() if names)
-        raise RunError(f"'{path}' does not hold the weights of the space '{supernet.space.name}': {listed}")
-    if fresh:
-        fresh = [name for name in own if name.startswith(MAY_DIFFER)]
+        raise RunError(
+            f"'{path}' does not hold the weights of the space '{supernet.space.name}': {listed(problems)}; "
+            "give the weights of a run of this space"
+        )
     supernet.load_state_dict({name: own[name] if name in fresh else found[name] for name in own})
     return fresh
-
-
-def _shown(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -65,9 +65,9 @@ def test_what_names_no_network_is_refused(name, error, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("features.0.0.weight"), "lacks features.0.0.weight; give the weights of this very"),
-        (lambda state: state.update(more=torch.ones(1)), "holds what the model has not: more"),
-        (lambda state: state.update({"classifier.3.bias": torch.ones(7)}), "has other shapes of classifier.3.bias"),
+        (lambda state: state.pop("features.0.0.weight"), "1 missing: features.0.0.weight; give the weights of this very"),
+        (lambda state: state.update(more=torch.ones(1)), "1 unexpected: more"),
+        (lambda state: state.update({"classifier.3.bias": torch.ones(7)}), "1 of another shape: classifier.3.bias"),
     ],
 )
 def test_weights_of_another_network_are_refused_and_nothing_is_written(change, says, tmp_path):
