@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.ofa_format import to_ofa_dict
@@ -75,3 +75,8 @@ def costs(static: nn.Module, resolution: int) -> tuple[int, int]:
     # Its total is summed in float32, which rounds above 16.8 million; the layers' own counts are exact.
     macs = sum(int(module.total_ops) for module in static.modules() if hasattr(module, "total_ops"))
     return macs, parameters
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max())

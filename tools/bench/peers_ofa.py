@@ -2,10 +2,14 @@
 
     pip install -e '.[bench]'
     python tools/bench/peers_ofa.py equality
+    python tools/bench/peers_ofa.py speed
+    python tools/bench/peers_ofa.py ablation
 
 equality: its supernets, with random weights, batch norm statistics and kernel matrices, loaded into ours: logits of
-random subnets, counts of parameters and MACs, descriptions and written-back weights must be the same. Exit code 1 when
-something is off.
+random subnets, counts of parameters and MACs, descriptions and written-back weights must be the same.
+speed: training steps, extraction, recalibration of batch norm and peak memory, the two in turn in the same run.
+ablation: how much longer our training steps take without each of their optimisations.
+Exit code 1 when something is off or a target is missed. Times need an idle machine.
 """
 
 import argparse
@@ -16,7 +20,10 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from ofa_peer import activate, costs, lived_in, peer_networks
+from ofa_ablation import ablation
+from ofa_peer import activate, costs, difference, lived_in, peer_networks
+from ofa_speed import Settings, speed
+from ofa_steps import SHAPES
 from torch import Tensor, nn
 
 from ofa_kit.arch.layers import macs, params
@@ -31,6 +38,7 @@ TOLERANCE = 1e-5
 """Largest difference of a logit, relative to the largest logit of the same images."""
 RESOLUTIONS = (128, 160, 192, 224)
 IMAGES = 2
+ALLOCATOR = "default: training steps of the peer in a process of its own, with the system's allocator settings"
 
 
 @dataclass(frozen=True)
@@ -48,14 +56,30 @@ class Found:
 
 def main() -> int:
     """Run the task that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest="task", required=True)
     task = tasks.add_parser("equality", help="logits, counts and weights are the same")
     task.add_argument("--subnets", type=int, default=50)
     task.add_argument("--seed", type=int, default=0)
     task.add_argument("--space", action="append", help="only this space; may be repeated")
-    arguments = parser.parse_args()
-    return equality(arguments.subnets, arguments.seed, arguments.space)
+    task = tasks.add_parser("speed", help="times and memory beside the peer's")
+    _add_settings(task, subnets=4)
+    task.add_argument("--peer-allocator", choices=["shared", "default"], default="shared", help=ALLOCATOR)
+    _add_settings(tasks.add_parser("ablation", help="what each optimisation of ours gives"), subnets=2)
+    arguments = vars(parser.parse_args())
+    name = arguments.pop("task")
+    if name == "equality":
+        return equality(arguments["subnets"], arguments["seed"], arguments["space"])
+    settings = Settings(**{**arguments, "shapes": arguments["shapes"] or SHAPES})
+    return speed(settings) if name == "speed" else ablation(settings)
+
+
+def _add_settings(task: argparse.ArgumentParser, *, subnets: int) -> None:
+    task.add_argument("--threads", type=int, default=2)
+    task.add_argument("--repetitions", type=int, default=7)
+    task.add_argument("--subnets", type=int, default=subnets, help="random ones, beside the largest and the smallest")
+    task.add_argument("--seed", type=int, default=0)
+    task.add_argument("--shape", action="append", dest="shapes", help="only these images; may be repeated")
 
 
 def equality(subnets: int, seed: int, spaces: list[str] | None) -> int:
@@ -105,11 +129,6 @@ def compare_subnet(peer: nn.Module, ours: Supernet, rng: np.random.Generator, ge
         same_costs=costs(static, arch.resolution) == (macs(space, arch), params(space, arch)),
         same_config=config == net_config(space, arch) and read == (space, arch),
     )
-
-
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest expected value."""
-    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
