@@ -14,6 +14,8 @@ from ofa_kit.arch.layer import Layer
 from ofa_kit.supernet.subnet import Subnet
 from ofa_kit.supernet.supernet import resize
 
+AFTER_ALL_NORMS = ("pooled_conv", "linear")
+
 
 def recalibrate(subnet: Subnet, batches: Iterable[Tensor]) -> Subnet:
     """Set the BN statistics of `subnet` from batches of training images (N, C, H, W), resized to its resolution."""
@@ -119,7 +121,7 @@ def _norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
 def _walk(group: Sequence[Subnet], index: int, x: Tensor) -> None:
     """Run the layers from `index` on, each common one once, in the first subnet of those that share it."""
     for layer, members in _by_layer(group, index).items():
-        if layer.op != "linear":
+        if layer.op not in AFTER_ALL_NORMS:
             _walk(members, index + 1, members[0].layers[layer.name](x))
 
 
@@ -128,7 +130,7 @@ def _shared_layers(group: Sequence[Subnet], index: int = 0) -> Iterator[tuple[nn
     for layer, members in _by_layer(group, index).items():
         for other in members[1:]:
             yield members[0].layers[layer.name], other.layers[layer.name]
-        if layer.op != "linear":
+        if layer.op not in AFTER_ALL_NORMS:
             yield from _shared_layers(members, index + 1)
 
 

@@ -117,7 +117,7 @@ class MaxPool(nn.MaxPool2d):
         super().__init__(layer.kernel_size, layer.stride, layer.kernel_size // 2)
 
 
-STATIC: dict[str, Callable[[Layer], nn.Module]] = {
+MODULES: dict[str, Callable[[Layer], nn.Module]] = {
     "conv": ConvBlock,
     "max_pool": MaxPool,
     "inverted_residual": InvertedResidual,
@@ -125,3 +125,8 @@ STATIC: dict[str, Callable[[Layer], nn.Module]] = {
     "pooled_conv": PooledConv,
     "linear": Classifier,
 }
+
+
+def static(layer: Layer) -> nn.Module:
+    """Return the module of a static layer, freshly initialised."""
+    return MODULES[layer.op](layer)

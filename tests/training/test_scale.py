@@ -19,6 +19,7 @@ from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.supernet.supernet import Supernet, zero_last_gammas
 from ofa_kit.training import checkpoint
+from ofa_kit.training.board import Board
 from ofa_kit.training.initial import load_initial
 from ofa_kit.training.loop import METRICS, train
 from ofa_kit.training.recipe import Recipe
@@ -169,3 +170,9 @@ def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_b
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7, msg=name)
     rows = [storage.read_rows(run.metrics, METRICS) for run in (single, joined)]
     assert np.allclose(*[[float(row["loss"]) for row in table] for table in rows], atol=2e-4)
+
+
+def test_tensorboard_is_an_extra_and_says_so_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(OfaKitError, match=r"install `ofa-kit\[tensorboard\]`"):
+        Board(tmp_path, purge_step=0)
