@@ -65,7 +65,10 @@ def test_what_names_no_network_is_refused(name, error, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda state: state.pop("features.0.0.weight"), "1 missing: features.0.0.weight; give the weights of this very"),
+        (
+            lambda state: state.pop("features.0.0.weight"),
+            "1 missing: features.0.0.weight; give the weights of this very",
+        ),
         (lambda state: state.update(more=torch.ones(1)), "1 unexpected: more"),
         (lambda state: state.update({"classifier.3.bias": torch.ones(7)}), "1 of another shape: classifier.3.bias"),
     ],
