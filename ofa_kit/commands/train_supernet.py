@@ -50,7 +50,8 @@ def prepare_torch(processes: int = 1) -> None:
 
     keep_freed_memory()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or max(1, cores // processes)))
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    torch.set_num_threads(int(asked) if asked.isdecimal() and int(asked) else max(1, cores // processes))
 
 
 def _prepared(values: Mapping[str, Any], folder: Path, source: str, resume: bool, team: Team) -> tuple[Run, Dataset]:
