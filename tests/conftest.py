@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_kit.training.allocator import keep_freed_memory
+
 REPO = Path(__file__).parents[1]
 REAL_DATA = REPO.parent / "shared" / "data"
 
@@ -45,11 +47,13 @@ def rng() -> np.random.Generator:
 
 def pytest_configure() -> None:
     """Give each of the parallel workers one thread, and so the processes that its tests start."""
+    keep_freed_memory()
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker run all tests that look at the same walk."""
     for item in items:

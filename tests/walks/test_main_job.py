@@ -85,7 +85,7 @@ def test_table_writes_csv_and_json(walk):
     done = ofa_kit("table", "--run", "digits", "--out", "table.csv", cwd=walk.folder)
     assert done.code == 0, done.err
     lines = (walk.folder / "table.csv").read_text().splitlines()
-    assert lines[0].startswith("key,resolution,widths,depths,kernel_sizes,expand_ratios,macs_m")
+    assert lines[0].startswith("key,resolution,stem,widths,depths,kernel_sizes,expand_ratios,head,macs_m")
     rows = json.loads(ofa_kit("table", "--run", "digits", "--json", cwd=walk.folder).out)
     assert len(rows) == len(lines) - 1
     assert any(row["pareto"] for row in rows)

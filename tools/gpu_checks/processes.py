@@ -88,7 +88,7 @@ def gradients(device: torch.device, *, synchronized: bool) -> torch.Tensor:
 
 def torchrun(count: int, *program: str) -> list[str]:
     """Return the start of a command that runs a program in several processes of this machine."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-port=0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone"]
     return [*launcher, *program]
 
 
