@@ -93,10 +93,10 @@ def lived_in(name: str) -> Supernet:
     return supernet.eval()
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest expected value; both may lie on any device."""
+def difference(found: Tensor, expected: Tensor, least: float = 1e-12) -> float:
+    """Return the largest difference, relative to the largest expected value or `least`; on any device."""
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=least))
 
 
 @contextmanager
