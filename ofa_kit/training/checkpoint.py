@@ -58,6 +58,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entry in optimizer.state.items():
+        for key, value in entry.items():
+            if value.shape == parameter.shape:  # fused kernels read both in the parameter's memory format
+                entry[key] = torch.empty_like(parameter).copy_(value)
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -34,6 +34,11 @@ class Team:
             raise OfaKitError("accelerator cuda was asked for and PyTorch finds no GPU; see `ofa-kit doctor`")
         cuda = accelerator != "cpu" and torch.cuda.is_available()
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        if cuda and (device.index or 0) >= torch.cuda.device_count():
+            raise OfaKitError(
+                f"process {device.index} of this machine has no GPU of its own: PyTorch finds "
+                f"{torch.cuda.device_count()}; start as many processes as GPUs (--nproc-per-node), or --set accelerator=cpu"
+            )
         if cuda:
             torch.cuda.set_device(device)
         size = int(os.environ.get("WORLD_SIZE", "1"))

@@ -45,7 +45,7 @@ def load_teacher(run: Run, dataset: Dataset, device: torch.device) -> Teacher:
 
     @torch.no_grad()
     def logits(images: Tensor, resolution: int) -> Tensor:
-        found: Tensor = subnets[resolution](resize(images, resolution))
-        return found
+        found: Tensor = subnets[resolution](resize(images.float(), resolution))
+        return found.to(images.dtype)
 
     return logits

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ofa_kit import storage
+from ofa_kit.data.dataset import Dataset, MemoryImages
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import RunError
 from ofa_kit.training import checkpoint
@@ -70,6 +73,21 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, digits, values, afte
         for run in (whole, resumed)
     ]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("values", [{}, {"optimizer": "adamw", "lr": 0.001}], ids=["sgd", "adamw"])
+def test_a_resumed_run_on_colour_images_ends_with_the_same_weights(tmp_path, digits, values):
+    grey = [digits.train, digits.validation, digits.test]
+    few = [np.arange(64), np.arange(50), np.arange(8)]
+    parts = [
+        MemoryImages(torch.stack([source.image(int(i)).repeat(3, 1, 1) for i in indices]), source.labels[indices])
+        for source, indices in zip(grey, few, strict=True)
+    ]
+    colour = Dataset(replace(digits.info, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), *parts)
+    values = {"batch_size": 16, "method": "single-path", "epochs": 1, "calibration_images": 20, **values}
+    whole = trained(tmp_path / "whole", colour, **values)
+    resumed = stopped_and_resumed(tmp_path / "resumed", colour, 2, **values)
+    assert whole.weights.read_bytes() == resumed.weights.read_bytes()
 
 
 def test_progressive_shrinking_resumes_across_its_phases_with_the_same_weights(tmp_path, digits):
