@@ -36,8 +36,8 @@ class Team:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
         if cuda and (device.index or 0) >= torch.cuda.device_count():
             raise OfaKitError(
-                f"process {device.index} of this machine has no GPU of its own: PyTorch finds "
-                f"{torch.cuda.device_count()}; start as many processes as GPUs (--nproc-per-node), or --set accelerator=cpu"
+                f"process {device.index} of this machine has no GPU of its own, PyTorch finds "
+                f"{torch.cuda.device_count()}; start one process a GPU, or --set accelerator=cpu"
             )
         if cuda:
             torch.cuda.set_device(device)
