@@ -53,14 +53,6 @@ def pytest_configure() -> None:
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests that look at the same walk."""
-    for item in items:
-        if "walk" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("walk"))
-
-
 @dataclass(frozen=True)
 class Walk:
     """The folder in which README's commands were run, and what each printed."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,8 +84,8 @@ class ArchConfig:
         return "  ".join([f"r{self.resolution}", *shown[: bool(self.stem)], stages, *shown[bool(self.stem) :]])
 
 
-def _words(values: object) -> str:
-    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)  # type: ignore[attr-defined]
+def _words(values: Iterable[float]) -> str:
+    return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _ints(text: str) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ class _Width:
 
 
 class _Builder:
-    """Walks a space from input to output; `stride` is the product of the strides so far."""
+    """Walks a space from input to output; `width` is what it has reached, `strides` are those it has passed."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space

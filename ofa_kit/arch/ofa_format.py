@@ -33,6 +33,10 @@ def from_ofa_dict(space: SearchSpace, values: Mapping[str, Any]) -> ArchConfig:
 
     Entries of skipped blocks are ignored.
     """
+    wanted = ("d", "e", "w", "r") if _is_resnet(space) else ("ks", "d", "e", "r")
+    absent = [key for key in wanted if key not in values]
+    if absent:
+        raise ValueError(f"an architecture of '{space.name}' needs {', '.join(wanted)}; missing: {', '.join(absent)}")
     resolution = values["r"][0] if isinstance(values["r"], list | tuple) else values["r"]
     ends = list(accumulate(stage.max_depth for stage in space.stages))
     if len(values["e"]) != ends[-1]:

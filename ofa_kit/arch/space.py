@@ -8,10 +8,10 @@ on a whole population, shape (N, genome_length).
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,7 +92,7 @@ class SearchSpace:
                 1 if stage.shared else len(stage.kernel_sizes_of(b)) * len(stage.expand_ratios_of(b))
                 for b in range(stage.max_depth)
             ]
-            total *= sum(int(np.prod(options[:depth], dtype=object)) for depth in stage.depths)
+            total *= sum(math.prod(options[:depth]) for depth in stage.depths)
         return total
 
     def smallest(self) -> ArchConfig:
@@ -110,13 +110,9 @@ class SearchSpace:
 
     def iterate(self) -> Iterator[ArchConfig]:
         """Yield every architecture; only for small spaces."""
-        counts = [range(count) for count in self.choice_counts]
-        seen = set()
-        for genome in product(*counts):
-            row = self.canonical(np.array([genome]))[0]
-            if row.tobytes() not in seen:
-                seen.add(row.tobytes())
-                yield self.decode(row)
+        every = np.indices(self.choice_counts.tolist()).reshape(self.genome_length, -1).T
+        for genome in np.unique(self.canonical(every), axis=0):
+            yield self.decode(genome)
 
     def sample(self, rng: np.random.Generator) -> ArchConfig:
         """Return an architecture with every choice drawn uniformly."""

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -103,7 +103,7 @@ def _imported(package: str, name: str) -> Callable[[], Any]:
     if not callable(found):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UnknownNameError(f"function in '{package}':", name, functions)
-    return found  # type: ignore[no-any-return]
+    return cast(Callable[[], Any], found)
 
 
 def _load(net: nn.Module, path: Path) -> None:

@@ -98,8 +98,9 @@ def measured_values(proof: Comparison, validation_top1: float, latency: Measurem
     }
 
 
-def _facts(run: Run, subnet: Subnet, device: DeviceProfile, weights_hash: str) -> dict[str, object]:
-    space, arch = run.space, subnet.arch
+def network_facts(subnet: Subnet, weights_hash: str) -> dict[str, object]:
+    """Return what every exported network says of itself."""
+    space, arch = subnet.space, subnet.arch
     return {
         "arch_key": arch.key,
         "arch": arch.to_row(),
@@ -108,11 +109,17 @@ def _facts(run: Run, subnet: Subnet, device: DeviceProfile, weights_hash: str) -
         "macs": macs(space, arch),
         "params": params(space, arch),
         "weights_hash": weights_hash,
-        "device": asdict(device),
-        "preprocessing": _preprocessing(run, arch),
-        "class_names": list(run.info.class_names),
         "ofa_kit_version": __version__,
         "exported_at": now(),
+    }
+
+
+def _facts(run: Run, subnet: Subnet, device: DeviceProfile, weights_hash: str) -> dict[str, object]:
+    return {
+        **network_facts(subnet, weights_hash),
+        "device": asdict(device),
+        "preprocessing": _preprocessing(run, subnet.arch),
+        "class_names": list(run.info.class_names),
     }
 
 

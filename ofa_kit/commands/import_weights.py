@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from ofa_kit import __version__, storage
+from ofa_kit import storage
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.layers import macs, params
 from ofa_kit.arch.ofa_net_config import arch_of_net_config, mit_class
 from ofa_kit.arch.presets import preset
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.commands.deploy import deployment_paths
-from ofa_kit.commands.measure_accuracy import NO_DATA, now
+from ofa_kit.commands.deploy import deployment_paths, network_facts
+from ofa_kit.commands.measure_accuracy import NO_DATA
 from ofa_kit.data.dataset import DatasetInfo
 from ofa_kit.data.sources import IMAGENET_MEAN, IMAGENET_STD, open_dataset
 from ofa_kit.errors import WeightsError
@@ -75,17 +74,9 @@ def import_subnet(file: Path, config: Path, resolution: int, target: Path) -> Im
     session = OrtBackend(DeviceProfile.load("cpu-ort")).load(model.SerializeToString())
     proof = compare(subnet, lambda images: session.predict([images]), _random_images(subnet))
     facts = {
-        "arch_key": arch.key,
-        "arch": arch.to_row(),
-        "space": space.name,
-        "space_fingerprint": space.fingerprint,
-        "macs": macs(space, arch),
-        "params": params(space, arch),
-        "weights_hash": weights_hash(subnet.state_dict()),
+        **network_facts(subnet, weights_hash(subnet.state_dict())),
         "imported_from": file.name,
         "max_relative_difference": proof.max_relative_difference,
-        "ofa_kit_version": __version__,
-        "exported_at": now(),
     }
     storage.writable_folder(model_path.parent)
     save(with_metadata(model, {f"ofa_kit.{key}": value for key, value in facts.items()}), model_path)

@@ -4,6 +4,7 @@ torchvision is imported where it is used: it takes over a second, and most comma
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,17 +37,13 @@ def training_batches(
     Order and augmentation depend on (seed, epoch, batch) alone, so a resumed epoch goes on with the same batches.
     `part` (index, count) yields one of `count` equal parts of each batch: together they are the whole batch.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(source.labels))
-    index, parts = part
-    keys = []
-    for batch in range(start, batches_per_epoch(source, batch_size)):
-        members = order[batch * batch_size : (batch + 1) * batch_size]
-        seeds = np.random.default_rng([seed, epoch, batch]).integers(2**62, size=len(members))
-        cut = len(members) // parts
-        mine = slice(index * cut, (index + 1) * cut)
-        keys.append([(int(i), int(s)) for i, s in zip(members[mine], seeds[mine], strict=True)])
+    numbers = range(start, batches_per_epoch(source, batch_size))
     yield from DataLoader(
-        _Augmented(source, info), batch_sampler=keys, num_workers=workers, collate_fn=_as_it_is, pin_memory=pinned
+        _Augmented(source, info),
+        batch_sampler=_Keys(len(source.labels), batch_size, seed, epoch, numbers, part),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pinned,
     )
 
 
@@ -72,6 +69,28 @@ def normalize(images: Tensor, info: DatasetInfo) -> Tensor:
     mean = torch.tensor(info.mean).view(1, -1, 1, 1)
     std = torch.tensor(info.std).view(1, -1, 1, 1)
     return (images.float() / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """For each batch the keys (index, seed of the augmentation) of one part of its images, made when asked for."""
+
+    images: int
+    batch_size: int
+    seed: int
+    epoch: int
+    numbers: range
+    part: tuple[int, int]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
+        index, parts = self.part
+        for batch in self.numbers:
+            members = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            seeds = np.random.default_rng([self.seed, self.epoch, batch]).integers(2**62, size=len(members))
+            cut = len(members) // parts
+            mine = slice(index * cut, (index + 1) * cut)
+            yield list(zip(members[mine].tolist(), seeds[mine].tolist(), strict=True))
 
 
 class _Augmented(TorchDataset[Batch]):

@@ -89,9 +89,11 @@ class ElasticInvertedResidual(Elastic):
         state |= batch_norm_slices(self.depthwise_bn, "depthwise_bn", hidden)
         if middle := layer.squeeze_channels:
             state["se_reduce.weight"] = cut(self.se_reduce.weight, middle, hidden)
-            state["se_reduce.bias"] = self.se_reduce.bias[:middle]  # type: ignore[index]
+            assert self.se_reduce.bias is not None
+            assert self.se_expand.bias is not None
+            state["se_reduce.bias"] = self.se_reduce.bias[:middle]
             state["se_expand.weight"] = cut(self.se_expand.weight, hidden, middle)
-            state["se_expand.bias"] = self.se_expand.bias[:hidden]  # type: ignore[index]
+            state["se_expand.bias"] = self.se_expand.bias[:hidden]
         state["project.weight"] = cut(self.project.weight, outside, hidden)
         if layer.shortcut_conv:
             state["shortcut.weight"] = cut(self.shortcut.weight, outside, inside)

@@ -31,7 +31,7 @@ def recalibrate_together(subnets: Sequence[Subnet], batches: Iterable[Tensor]) -
     sums = {id(norm): _Sums.of(norm) for subnet in subnets for norm in _norms(subnet)}
     device = next(subnets[0].parameters()).device
     try:
-        with _counting(subnets, sums):
+        with _Counting(subnets, sums):
             for images in batches:
                 for resolution, group in by_resolution.items():
                     x = resize(images.to(device), resolution).contiguous(memory_format=torch.channels_last)
@@ -91,7 +91,7 @@ class _Sums:
         norm.running_var.copy_(self.variance / self.images)
 
 
-class _counting:  # noqa: N801 - a context manager
+class _Counting:
     """Let each batch norm report the statistics of every batch that it normalises."""
 
     def __init__(self, subnets: Sequence[Subnet], sums: dict[int, _Sums]) -> None:

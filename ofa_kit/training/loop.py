@@ -95,10 +95,11 @@ class _Training:
         self.stop = StopRequest()
         resumes = run.last_checkpoint.exists()
         team.wait()  # no process may write a checkpoint before all have looked for one
-        self._start_phase()
         if resumes:
             self._restore()
-        elif team.is_first:
+        else:
+            self._start_phase()
+        if not resumes and team.is_first:
             run.metrics.unlink(missing_ok=True)  # of an epoch that a kill left without its checkpoint
 
     def to_the_end(self) -> None:

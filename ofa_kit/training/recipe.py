@@ -14,7 +14,7 @@ from ofa_kit.training.rules import Preference
 
 Method = Literal["sandwich", "progressive-shrinking", "single-path"]
 METHOD_KEYS = {
-    "sandwich": ("distillation", "preference", "dropout", "drop_connect"),
+    "sandwich": ("num_random", "distillation", "preference", "num_candidates", "dropout", "drop_connect"),
     "progressive-shrinking": ("phases",),
     "single-path": ("strict_fairness",),
 }

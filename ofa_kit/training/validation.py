@@ -19,17 +19,17 @@ class Validator:
     """Validates again and again on the same images, decoded once."""
 
     def __init__(self, run: Run, dataset: Dataset, device: torch.device) -> None:
-        self.space, self.device = run.space, device
+        self.supernet = Supernet(run.space).to(device)
         self.evaluator = Evaluator(
             dataset, calibration=run.recipe.calibration_images, validation=run.recipe.validation_images
         )
 
     def ends(self, state: dict[str, Tensor]) -> dict[str, str]:
         """Return top-1 in percent of the smallest and the largest subnet with these weights."""
-        supernet = Supernet(self.space).to(self.device)
-        supernet.load_state_dict(state)
-        archs = zip(ENDS, (self.space.smallest(), self.space.largest()), strict=True)
-        return {name: f"{self.evaluator.top1(supernet, arch):.2f}" for name, arch in archs}
+        self.supernet.load_state_dict(state)
+        space = self.supernet.space
+        archs = zip(ENDS, (space.smallest(), space.largest()), strict=True)
+        return {name: f"{self.evaluator.top1(self.supernet, arch):.2f}" for name, arch in archs}
 
 
 def load_teacher(run: Run, dataset: Dataset, device: torch.device) -> Teacher:

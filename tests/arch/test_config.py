@@ -29,6 +29,15 @@ def test_ofa_dictionaries_round_trip(name, rng):
         assert from_ofa_dict(space, to_ofa_dict(space, arch)) == arch
 
 
+def test_an_ofa_dictionary_that_lacks_something_or_is_of_another_space_is_refused():
+    space = PRESETS["ofa-mbv3-w1.2"]
+    values = to_ofa_dict(space, space.largest())
+    with pytest.raises(ValueError, match="needs ks, d, e, r; missing: e"):
+        from_ofa_dict(space, {key: value for key, value in values.items() if key != "e"})
+    with pytest.raises(ValueError, match="is not in the space"):
+        from_ofa_dict(space, values | {"r": 100})
+
+
 def test_a_stage_without_blocks_is_refused():
     with pytest.raises(ValueError, match="one kernel_size and one expand_ratio"):
         StageConfig(24, (), ())

@@ -20,6 +20,7 @@ from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.supernet.supernet import Supernet, zero_last_gammas
 from ofa_kit.training import checkpoint
 from ofa_kit.training.board import Board
+from ofa_kit.training.distributed import Team
 from ofa_kit.training.initial import load_initial
 from ofa_kit.training.loop import METRICS, train
 from ofa_kit.training.recipe import Recipe
@@ -137,11 +138,17 @@ def test_the_space_of_one_architecture_trains_that_network(tmp_path, digits, rng
     assert alone.largest() == alone.smallest() == arch
 
 
-def test_a_gpu_that_is_not_there_and_a_batch_that_cannot_be_cut_are_user_errors(tmp_path, digits):
-    if not torch.cuda.is_available():
-        run = Run.create(tmp_path / "a", Recipe.parse(SHORT | {"accelerator": "cuda"}, "test"), digits.info)
-        with pytest.raises(OfaKitError, match="finds no GPU"):
-            train(run, digits)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where no GPU is")
+def test_a_gpu_that_is_not_there_is_a_user_error(tmp_path, digits):
+    run = Run.create(tmp_path / "run", Recipe.parse(SHORT | {"accelerator": "cuda"}, "test"), digits.info)
+    with pytest.raises(OfaKitError, match="finds no GPU"):
+        train(run, digits)
+
+
+def test_a_batch_that_cannot_be_cut_into_equal_parts_is_a_user_error(tmp_path, digits):
+    run = Run.create(tmp_path / "run", Recipe.parse(SHORT, "test"), digits.info)
+    with pytest.raises(RunError, match="batch_size 256 cannot be cut into 3 processes"):
+        train(run, digits, team=Team(0, 3, CPU))
 
 
 def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, digits):

@@ -1,6 +1,6 @@
 """Spaces of inverted residuals: once-for-all's MobileNetV3 and ProxylessNAS, and small ones for small images."""
 
-from ofa_kit.arch.choices import ConvSpace, HeadSpace, StageSpace
+from ofa_kit.arch.choices import Activation, ConvSpace, HeadSpace, StageSpace
 from ofa_kit.arch.layer import make_divisible
 from ofa_kit.arch.space import SearchSpace
 
@@ -15,15 +15,7 @@ def ofa_mbv3(name: str, width_multiplier: float) -> SearchSpace:
         name=name,
         resolutions=OFA_RESOLUTIONS,
         stages=tuple(
-            StageSpace(
-                widths=(width,),
-                depths=(2, 3, 4),
-                kernel_sizes=(3, 5, 7),
-                expand_ratios=(3, 4, 6),
-                stride=stride,
-                activation="hard_swish" if index >= 2 else "relu",
-                squeeze_excite=index in (1, 3, 4),
-            )
+            _ofa_stage(width, stride, "hard_swish" if index >= 2 else "relu", squeeze_excite=index in (1, 3, 4))
             for index, (width, stride) in enumerate(zip(widths, (2, 2, 2, 1, 2), strict=True))
         ),
         in_channels=3,
@@ -42,16 +34,9 @@ def ofa_proxyless(name: str, width_multiplier: float) -> SearchSpace:
     return SearchSpace(
         name=name,
         resolutions=OFA_RESOLUTIONS,
-        stages=tuple(
-            StageSpace(
-                widths=(width,),
-                depths=(2, 3, 4) if index < 5 else (1,),
-                kernel_sizes=(3, 5, 7),
-                expand_ratios=(3, 4, 6),
-                stride=stride,
-                activation="relu6",
-            )
-            for index, (width, stride) in enumerate(zip(widths, (2, 2, 2, 1, 2, 1), strict=True))
+        stages=(
+            *(_ofa_stage(w, stride, "relu6") for w, stride in zip(widths[:5], (2, 2, 2, 1, 2), strict=True)),
+            _ofa_stage(widths[5], 1, "relu6", depths=(1,)),
         ),
         in_channels=3,
         num_classes=1000,
@@ -60,6 +45,26 @@ def ofa_proxyless(name: str, width_multiplier: float) -> SearchSpace:
         first_activation="relu6",
         head=HeadSpace(activation="relu6", conv_width=make_divisible(1280 * width_multiplier)),
         bn_eps=1e-3,
+    )
+
+
+def _ofa_stage(
+    width: int,
+    stride: int,
+    activation: Activation,
+    *,
+    squeeze_excite: bool = False,
+    depths: tuple[int, ...] = (2, 3, 4),
+) -> StageSpace:
+    """Return a stage with the choices that once-for-all's mobile spaces have in common."""
+    return StageSpace(
+        widths=(width,),
+        depths=depths,
+        kernel_sizes=(3, 5, 7),
+        expand_ratios=(3, 4, 6),
+        stride=stride,
+        activation=activation,
+        squeeze_excite=squeeze_excite,
     )
 
 
