@@ -27,18 +27,14 @@ def recalibrate_together(subnets: Sequence[Subnet], batches: Iterable[Tensor]) -
     """Recalibrate subnets of the same supernet in one pass over the images; each gets what it would get alone."""
     by_resolution: dict[int, list[Subnet]] = {}
     for subnet in subnets:
-        by_resolution.setdefault(subnet.arch.resolution, []).append(subnet.train())
+        by_resolution.setdefault(subnet.arch.resolution, []).append(subnet.eval())
     sums = {id(norm): _Sums.of(norm) for subnet in subnets for norm in _norms(subnet)}
     device = next(subnets[0].parameters()).device
-    try:
-        with _Counting(subnets, sums):
-            for images in batches:
-                for resolution, group in by_resolution.items():
-                    x = resize(images.to(device), resolution).contiguous(memory_format=torch.channels_last)
-                    _walk(group, 0, x)
-    finally:
-        for subnet in subnets:
-            subnet.eval()
+    with _Counting(sums.values()):
+        for images in batches:
+            for resolution, group in by_resolution.items():
+                x = resize(images.to(device), resolution).contiguous(memory_format=torch.channels_last)
+                _walk(group, 0, x)
     for group in by_resolution.values():
         for leader, follower in _shared_layers(group):
             for own, theirs in zip(_norms(follower), _norms(leader), strict=True):
@@ -66,21 +62,27 @@ def top1(subnet: Subnet, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
 class _Sums:
     """Statistics of one batch norm, summed over batches and weighted by their sizes."""
 
+    norm: nn.BatchNorm2d
     mean: Tensor
     variance: Tensor
     images: int = 0
 
     @classmethod
     def of(cls, norm: nn.BatchNorm2d) -> "_Sums":
-        return cls(torch.zeros_like(norm.weight), torch.zeros_like(norm.weight))
+        return cls(norm, torch.zeros_like(norm.weight), torch.zeros_like(norm.weight))
 
-    def add(self, norm: nn.BatchNorm2d, images: int, values: int) -> None:
-        """Add the batch that `norm` has just seen with momentum 1; `values` a channel."""
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        self.mean += norm.running_mean * images
-        self.variance += norm.running_var * (images * (values - 1) / values)
-        self.images += images
+    def normalize(self, x: Tensor) -> Tensor:
+        """Normalise a batch, fresh from a convolution, in place with its own statistics, and count these.
+
+        Two plain passes over the values take two thirds of the time of PyTorch's batch norm (CPU, channels last).
+        """
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
+        self.mean += mean * len(x)
+        self.variance += variance * len(x)
+        self.images += len(x)
+        scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps)
+        shift = self.norm.bias - mean * scale
+        return x.mul_(scale[:, None, None]).add_(shift[:, None, None])
 
     def write(self, norm: nn.BatchNorm2d) -> None:
         assert norm.running_mean is not None
@@ -92,26 +94,18 @@ class _Sums:
 
 
 class _Counting:
-    """Let each batch norm report the statistics of every batch that it normalises."""
+    """Let each batch norm normalise with the statistics of the batch, and count them."""
 
-    def __init__(self, subnets: Sequence[Subnet], sums: dict[int, _Sums]) -> None:
-        self.norms = [norm for subnet in subnets for norm in _norms(subnet)]
-        self.momenta = [norm.momentum for norm in self.norms]
+    def __init__(self, sums: Iterable[_Sums]) -> None:
         self.sums = sums
 
     def __enter__(self) -> None:
-        for norm in self.norms:
-            norm.momentum = 1.0  # the running statistics are then those of the last batch
-        self.hooks = [norm.register_forward_hook(self._report) for norm in self.norms]
+        for sums in self.sums:
+            sums.norm.forward = sums.normalize  # type: ignore[method-assign, assignment]
 
     def __exit__(self, *error: object) -> None:
-        for norm, hook, momentum in zip(self.norms, self.hooks, self.momenta, strict=True):
-            hook.remove()
-            norm.momentum = momentum
-
-    def _report(self, norm: nn.Module, _inputs: object, output: Tensor) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        self.sums[id(norm)].add(norm, len(output), output.numel() // output.shape[1])
+        for sums in self.sums:
+            del sums.norm.forward
 
 
 def _norms(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
