@@ -14,7 +14,15 @@ from ofa_kit.training.rules import Preference
 
 Method = Literal["sandwich", "progressive-shrinking", "single-path"]
 METHOD_KEYS = {
-    "sandwich": ("num_random", "distillation", "preference", "num_candidates", "dropout", "drop_connect"),
+    "sandwich": (
+        "num_random",
+        "distillation",
+        "label_share",
+        "preference",
+        "num_candidates",
+        "dropout",
+        "drop_connect",
+    ),
     "progressive-shrinking": ("phases",),
     "single-path": ("strict_fairness",),
 }
@@ -77,6 +85,9 @@ class Recipe:
     """Random subnets of a sandwich step, beside the largest and the smallest."""
     distillation: Literal["soft-cross-entropy", "alpha-divergence"] = "soft-cross-entropy"
     """How subnets of a sandwich learn from the largest; `alpha-divergence` is AlphaNet's."""
+    label_share: float = 0.0
+    """Share of the true labels in what these subnets learn from; helps where the training is too short for the largest
+    to become a good teacher early."""
     preference: Preference = "none"
     """Random subnets of a sandwich: uniform, or best or worst of `num_candidates` of the same MACs (AttentiveNAS)."""
     num_candidates: int = 3
@@ -131,6 +142,8 @@ class Recipe:
         for key in ("ema_decay", "label_smoothing", "dropout", "drop_connect"):
             if not 0 <= getattr(recipe, key) < 1:
                 raise RecipeError(f"{source}: {key} must be in 0..1 (1 excluded), found {getattr(recipe, key)}")
+        if not 0 <= recipe.label_share <= 1:
+            raise RecipeError(f"{source}: label_share must be in 0..1, found {recipe.label_share}")
         for method, keys in METHOD_KEYS.items():
             for key in keys:
                 if recipe.method != method and getattr(recipe, key) != cls.__dataclass_fields__[key].default:

@@ -89,11 +89,16 @@ class Step:
     def _loss(self, item: Pass, logits: Tensor, images: Tensor, labels: Tensor, largest: Tensor | None) -> Tensor:
         if item.target == "largest":
             assert largest is not None, "the first pass of a step learns from labels"
-            return DISTILLATION[self.recipe.distillation](logits, largest)
-        loss = F.cross_entropy(wide(logits), labels, label_smoothing=self.recipe.label_smoothing)
+            share = self.recipe.label_share
+            soft = DISTILLATION[self.recipe.distillation](logits, largest)
+            return (1 - share) * soft + share * self._label_loss(logits, labels) if share else soft
+        loss = self._label_loss(logits, labels)
         if item.target == "teacher":
             loss = loss + soft_cross_entropy(logits, self.teacher(images, item.arch.resolution))
         return loss
+
+    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(wide(logits), labels, label_smoothing=self.recipe.label_smoothing)
 
     def _autocast(self) -> Any:
         half = HALF.get(self.recipe.precision)

@@ -117,6 +117,7 @@ def test_progressive_shrinking_opens_every_family_and_no_phase_opens_nothing(nam
     [
         ({"method": "single-path", "distillation": "alpha-divergence"}, "belongs to the method sandwich"),
         ({"method": "single-path", "num_random": 3}, "num_random belongs to the method sandwich"),
+        ({"label_share": 1.5}, "label_share must be in 0..1"),
         ({"strict_fairness": True}, "belongs to the method single-path"),
         ({"batch_size": 10, "accumulate": 4}, "no multiple of accumulate"),
         ({"drop_connect": 1.0}, "drop_connect must be in"),

@@ -61,6 +61,22 @@ def test_accumulated_gradients_are_the_mean_over_the_parts():
         torch.testing.assert_close(gradient, (one + other) / 2, rtol=1e-4, atol=1e-6)
 
 
+def test_a_share_of_the_labels_mixes_the_gradients_of_both_targets():
+    space = preset("mbv3-tiny")
+    supernet = Supernet(space)
+    images, labels = batch()
+
+    def of(share, target):
+        recipe = Recipe(space="mbv3-tiny", batch_size=8, label_share=share)
+        passes = [Pass(space.largest(), "labels"), Pass(space.smallest(), target)]
+        return gradients(supernet, recipe, images, labels, passes)[1]
+
+    soft, hard, mixed = of(0.0, "largest"), of(0.0, "labels"), of(0.25, "largest")
+    for one, other, gradient in zip(soft, hard, mixed, strict=True):
+        torch.testing.assert_close(gradient, 0.75 * one + 0.25 * other, rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(one, other) for one, other in zip(soft, hard, strict=True))
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_stays_close_to_full_precision_and_keeps_fp32_weights(precision):
     space = preset("mbv3-tiny")
