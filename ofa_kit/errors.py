@@ -15,7 +15,7 @@ class UnknownNameError(OfaKitError):
         known = sorted(known)
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        super().__init__(f"unknown {kind} '{name}'; {hint}known: {', '.join(known)}")
+        super().__init__(f"unknown {kind} '{name}'; {hint}known: {some_of(known, most=40)}")
 
 
 class RecipeError(OfaKitError):

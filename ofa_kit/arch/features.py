@@ -1,6 +1,6 @@
 """Whole populations of genomes at once: additive costs and the features that predictors learn from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -24,6 +24,11 @@ class AdditiveCost:
     space: SearchSpace
     tables: tuple[tuple[Slot, Values], ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether the cost of every layer of the space is known."""
+        return not any(np.isnan(table).any() for _, table in self.tables)
+
     def total(self, genomes: Genomes) -> Values:
         """Return the cost of each genome, shape (N,)."""
         total = np.zeros(len(genomes))
@@ -46,12 +51,44 @@ class AdditiveCost:
 
 def additive_cost(space: SearchSpace, cost_of: Callable[[Layer], float]) -> AdditiveCost:
     """Tabulate a cost of single layers for every choice of the space; NaN where `cost_of` does not know a layer."""
+    return additive_costs(space, lambda layer, resolution: (cost_of(layer),))[0]
+
+
+def additive_costs(space: SearchSpace, costs_of: Callable[[Layer, int], Sequence[float]]) -> tuple[AdditiveCost, ...]:
+    """Tabulate several costs at once, each of a layer and the resolution of the network that it is in."""
     tables = []
     for slot in slots(space):
         choices = [space.genes[space.positions[place]].choices for place in slot.places]
-        costs = [cost_of(slot.layer(dict(zip(slot.places, values, strict=True)))) for values in product(*choices)]
-        tables.append((slot, np.array(costs, dtype=float).reshape([len(c) for c in choices])))
-    return AdditiveCost(space, tuple(tables))
+        chosen = [dict(zip(slot.places, values, strict=True)) for values in product(*choices)]
+        costs = np.array([costs_of(slot.layer(values), values[RESOLUTION]) for values in chosen], dtype=float)
+        tables.append([(slot, column.reshape([len(c) for c in choices])) for column in costs.T])
+    return tuple(AdditiveCost(space, columns) for columns in zip(*tables, strict=True))
+
+
+def block_cost(space: SearchSpace, times_ms: Mapping[str, float]) -> AdditiveCost:
+    """Tabulate measured block times by `key_at` or else by lowering key; NaN where there is none."""
+
+    def time_ms(layer: Layer, resolution: int) -> tuple[float]:
+        return (times_ms.get(key_at(layer, resolution), times_ms.get(layer.key, float("nan"))),)
+
+    return additive_costs(space, time_ms)[0]
+
+
+def key_at(layer: Layer, resolution: int) -> str:
+    """Name a block's time that holds only in networks of one input resolution."""
+    return f"{layer.key}@{resolution}"
+
+
+def weighted_cost(costs: Sequence[AdditiveCost], weights: Sequence[float]) -> AdditiveCost:
+    """Return the weighted sum of costs of one space as one cost: a total takes one look-up a slot."""
+    together = zip(*(cost.tables for cost in costs), strict=True)
+    return AdditiveCost(
+        costs[0].space,
+        tuple(
+            (columns[0][0], sum(w * table for w, (_, table) in zip(weights, columns, strict=True)))
+            for columns in together
+        ),
+    )
 
 
 def distinct_layers(space: SearchSpace, resolution: int) -> dict[str, Layer]:
@@ -76,6 +113,13 @@ def macs_of(space: SearchSpace, genomes: Genomes) -> Values:
 def params_of(space: SearchSpace, genomes: Genomes) -> Values:
     """Return the number of parameters of each genome, shape (N,)."""
     return _params_cost(space).total(genomes)
+
+
+@lru_cache(maxsize=64)
+def physical_costs(space: SearchSpace) -> dict[str, AdditiveCost]:
+    """Return what the time of a network can depend on, by the names of `PHYSICAL`: each a sum over its layers."""
+    costs = additive_costs(space, lambda layer, resolution: [cost_of(layer) for cost_of in PHYSICAL.values()])
+    return dict(zip(PHYSICAL, costs, strict=True))
 
 
 def accuracy_features(space: SearchSpace, genomes: Genomes) -> Values:
@@ -111,3 +155,47 @@ def _macs_cost(space: SearchSpace) -> AdditiveCost:
 @lru_cache(maxsize=64)
 def _params_cost(space: SearchSpace) -> AdditiveCost:
     return additive_cost(space, lambda layer: layer.params)
+
+
+def _is_block(layer: Layer) -> bool:
+    return layer.op in ("inverted_residual", "bottleneck")
+
+
+def _kernels(layer: Layer) -> int:
+    """Return the matrix products and convolutions that a layer runs."""
+    if layer.op == "max_pool" or not _is_block(layer):
+        return int(layer.op != "max_pool")
+    inside = 2 + (layer.expands or layer.op == "bottleneck")
+    return inside + 2 * (layer.squeeze_channels > 0) + layer.shortcut_conv
+
+
+def _spatial_macs(layer: Layer) -> int:
+    """Return the multiply-adds of the convolution that sees neighbours; 0 where all kernels are 1x1."""
+    if layer.kernel_size == 1 or layer.op == "max_pool":
+        return 0
+    if layer.op == "conv":
+        return layer.macs
+    depth = layer.hidden_channels if layer.op == "bottleneck" else 1
+    return layer.kernel_size**2 * layer.hidden_channels * depth * layer.output_size**2
+
+
+def _ends(layer: Layer) -> int:
+    """Return the elements that a layer reads and writes."""
+    return layer.in_channels * layer.input_size**2 + layer.out_channels * layer.output_size**2
+
+
+PHYSICAL: dict[str, Callable[[Layer], float]] = {
+    "layers": lambda layer: 1.0,
+    "kernels": _kernels,
+    "blocks": _is_block,
+    "squeezes": lambda layer: layer.squeeze_channels > 0,
+    "smooth_blocks": lambda layer: _is_block(layer) and layer.activation not in ("none", "relu", "relu6"),
+    "pointwise_macs": lambda layer: layer.macs - _spatial_macs(layer),
+    "depthwise_macs": lambda layer: _spatial_macs(layer) * (layer.op == "inverted_residual"),
+    "dense_macs": lambda layer: _spatial_macs(layer) * (layer.op != "inverted_residual"),
+    "wide_elements": lambda layer: layer.hidden_channels * layer.input_size**2,
+    "block_elements": lambda layer: _ends(layer) * _is_block(layer),
+    "other_elements": lambda layer: _ends(layer) * (not _is_block(layer)),
+    "params": lambda layer: layer.params,
+}
+"""What one layer costs, whatever the device; elements and multiply-adds are of one image."""

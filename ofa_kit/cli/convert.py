@@ -18,7 +18,10 @@ def convert(
     weights: Annotated[Path | None, typer.Option(help="The model's weights: .pth or .safetensors.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Make a supernet of a trained network: its largest subnet computes exactly what the network does."""
+    """Make a supernet of a trained network.
+
+    Its largest subnet computes exactly what the network does.
+    """
     try:
         sizes = [int(word) for word in resolutions.split(",")]
     except ValueError:

@@ -8,7 +8,10 @@ import typer
 
 from ofa_kit import __version__, storage
 from ofa_kit.cli.convert import convert
+from ofa_kit.cli.options import TABLES, DeviceOption, JsonOption, RunOption, TablesOption
+from ofa_kit.cli.profile import profile
 from ofa_kit.cli.show import open_run, show, show_deployment
+from ofa_kit.cli.table import app as table
 from ofa_kit.cli.train import train_supernet
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
@@ -20,12 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train a supernet once, profile each device, specialize under a latency budget, export proven ONNX.",
 )
-
-RunOption = Annotated[str | None, typer.Option("--run", help="Run name or folder; default: the newest trained run.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="Device profile: a name or a YAML file.")]
-TablesOption = Annotated[Path, typer.Option("--tables", help="Folder of the latency tables.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-TABLES = Path("latency_tables")
 
 
 def main() -> NoReturn:
@@ -52,59 +49,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-@app.command()
-def profile(
-    device: DeviceOption,
-    run: Annotated[str | None, typer.Option("--run", help="Run whose space is profiled.")] = None,
-    space: Annotated[str | None, typer.Option("--space", help="Space to profile, without a run.")] = None,
-    subnets: Annotated[int | None, typer.Option(help="Whole subnets to time; default: the device profile's.")] = None,
-    accuracy: Annotated[bool, typer.Option(help="Also measure top-1 of subnets of the run.")] = True,
-    accuracy_subnets: Annotated[int, typer.Option(help="Subnets whose top-1 is measured.")] = 40,
-    tables: TablesOption = TABLES,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the latency table of a space on this device; what is measured already is kept."""
-    from ofa_kit.arch.space_file import find_space
-    from ofa_kit.commands.profile import profile as command
-    from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.progress import Terminal
-
-    if (run is None) == (space is None):
-        raise OfaKitError("profile needs either --run NAME (a trained run) or --space NAME")
-    if subnets is not None and subnets < 4:
-        raise OfaKitError(f"--subnets must be at least 4 to calibrate the table, found {subnets}")
-    target, reporter = DeviceProfile.load(device), Terminal()
-    trained = open_run(run) if run is not None else None
-    if trained and accuracy:
-        from ofa_kit.commands.measure_accuracy import require_data
-
-        require_data(trained)
-    chosen = trained.space if trained else find_space(str(space))
-    profiled = command(target, chosen, subnets=subnets, tables=tables, reporter=reporter)
-    blocks, timed = len(profiled.table.blocks), len(profiled.table.subnets)
-    scores = profiled.predictor.held_out
-    values: dict[str, object] = {"table": str(profiled.table.path), "blocks": blocks, "subnets": timed, **scores}
-    text = [
-        f"table: {profiled.table.path} ({blocks} blocks, {timed} subnets measured)",
-        f"latency predictor, leave-one-out over {scores['n']:.0f} measured subnets: MAPE {scores['mape']:.2f} %, "
-        f"within 5 % {100 * scores['within_5']:.0f} %, Kendall tau {scores['tau']:.3f}",
-    ]
-    if trained and accuracy:
-        from ofa_kit.commands.measure_accuracy import measure_accuracy as measure
-
-        rows = measure(trained, accuracy_subnets, reporter=reporter).rows
-        values |= {"accuracy": str(trained.accuracy), "accuracy_subnets": len(rows)}
-        text.append(f"accuracy: {trained.accuracy} ({len(rows)} subnets measured)")
-    show(values, text, as_json)
-
-
-@app.command()
 def measure_accuracy(
     run: RunOption = None,
     subnets: Annotated[int, typer.Option(help="Subnets to measure, those measured already included.")] = 40,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure top-1 of subnets on held-out images, each with recalibrated batch norm."""
+    """Measure top-1 of subnets on held-out images.
+
+    Each has its batch norm recalibrated.
+    """
     from ofa_kit.commands.measure_accuracy import measure_accuracy as command
     from ofa_kit.progress import Terminal
 
@@ -116,7 +69,6 @@ def measure_accuracy(
     show(values, text, as_json)
 
 
-@app.command()
 def specialize(
     run: RunOption = None,
     device: DeviceOption = "cpu-ort",
@@ -129,7 +81,10 @@ def specialize(
     tables: TablesOption = TABLES,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best subnet within a budget, measure it on the device, export verified ONNX."""
+    """Export the best subnet within a budget.
+
+    Finds it by prediction, measures it on the device, and checks its ONNX against PyTorch.
+    """
     import math
 
     from ofa_kit.search.budget import Budget
@@ -151,7 +106,6 @@ def specialize(
     show_deployment(made, str(budget), as_json)
 
 
-@app.command("export")
 def export_arch(
     arch: Annotated[str, typer.Option(help="largest, smallest, or a key of the accuracy or latency table.")],
     run: RunOption = None,
@@ -173,34 +127,14 @@ def export_arch(
     show_deployment(made, "none", as_json)
 
 
-@app.command()
-def table(
-    run: RunOption = None,
-    device: DeviceOption = "cpu-ort",
-    out: Annotated[Path | None, typer.Option(help="Write all columns to a CSV file.")] = None,
-    tables: TablesOption = TABLES,
-    as_json: JsonOption = False,
-) -> None:
-    """Show [D, W, K, R] -> [accuracy, latency] of measured subnets, predicted beside measured."""
-    from ofa_kit.commands.table import joined_table, screen_columns, write_table
-    from ofa_kit.latency.device import DeviceProfile
-
-    frame = joined_table(open_run(run), DeviceProfile.load(device), tables=tables)
-    if out is not None:
-        write_table(frame, out)
-        typer.echo(f"{out}: {len(frame)} rows")
-    elif as_json:
-        typer.echo(frame.to_json(orient="records", indent=2))
-    else:
-        typer.echo(frame[screen_columns()].to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-"))
-
-
-@app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
     as_json: JsonOption = False,
 ) -> None:
-    """Go the whole way on embedded digits: train, profile this CPU, specialize for three budgets."""
+    """Go the whole way on embedded digits.
+
+    Trains, profiles this CPU, specializes for three budgets.
+    """
     from ofa_kit.commands.demo import demo as command
     from ofa_kit.commands.demo import summary_values
     from ofa_kit.progress import Terminal
@@ -214,7 +148,6 @@ def demo(
     )
 
 
-@app.command()
 def spaces(as_json: JsonOption = False) -> None:
     """List the search spaces."""
     from ofa_kit.arch.layers import macs, params
@@ -239,7 +172,6 @@ def spaces(as_json: JsonOption = False) -> None:
     show(values, text, as_json)
 
 
-@app.command()
 def devices(as_json: JsonOption = False) -> None:
     """List the device profiles."""
     from dataclasses import asdict
@@ -247,21 +179,31 @@ def devices(as_json: JsonOption = False) -> None:
     from ofa_kit.latency.device import DeviceProfile, device_names
 
     found = [DeviceProfile.load(name) for name in device_names()]
-    text = [f"{d.name:12} {d.backend} {d.provider} {d.precision} batch {d.batch} threads {d.threads}" for d in found]
+    text = [f"{d.name:18} {d.backend:12} {d.precision} batch {d.batch:<3} {d.description}" for d in found]
     show({d.name: asdict(d) for d in found}, text, as_json)
 
 
-@app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Show what this machine has and what each backend could do now."""
+    """Show what this machine has and could run."""
     from ofa_kit.commands.doctor import doctor as command
 
     found = command()
     text = [
-        line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:16} {v}" for k, v in facts.items()))
+        line for name, facts in found.items() for line in (f"{name}:", *(f"  {k:18} {v}" for k, v in facts.items()))
     ]
     show(found, text, as_json)
 
 
-for command in (train_supernet, convert, import_weights, export_weights):
-    app.command()(command)
+app.command()(train_supernet)
+app.command()(profile)
+app.command()(measure_accuracy)
+app.command()(specialize)
+app.command("export")(export_arch)
+app.add_typer(table, name="table")
+app.command()(convert)
+app.command()(import_weights)
+app.command()(export_weights)
+app.command()(spaces)
+app.command()(devices)
+app.command()(doctor)
+app.command()(demo)

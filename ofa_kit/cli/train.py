@@ -22,7 +22,7 @@ def train_supernet(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: --set lr=0.2")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
-    """Train a supernet: all subnets of a space in one set of weights.
+    """Train all subnets of a space in one set of weights.
 
     Several processes: torchrun --nproc-per-node N -m ofa_kit train-supernet ... --name RUN (torchrun has a --run).
     """

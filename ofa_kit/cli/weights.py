@@ -21,7 +21,10 @@ def import_weights(
     export: Annotated[Path | None, typer.Option(help="NAME.onnx or a folder, for a static network.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a run of a supernet of MIT's once-for-all, or an ONNX model of a static network."""
+    """Make a run of a checkpoint of MIT's once-for-all.
+
+    Or an ONNX model, where the checkpoint is a static network.
+    """
     if net_config is None:
         if space is None or run is None or resolution is not None or export is not None:
             raise OfaKitError("a supernet needs --space and --run; a static network --net-config with its own options")
@@ -37,7 +40,7 @@ def export_weights(
     run: Annotated[str | None, typer.Option("--run", help="Run name or folder; default: the newest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's supernet as MIT's once-for-all package reads it."""
+    """Write a run's supernet for MIT's once-for-all."""
     from ofa_kit.commands.import_weights import export_weights as command
 
     opened = open_run(run)

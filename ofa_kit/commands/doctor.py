@@ -1,25 +1,30 @@
 """doctor: what this machine has, and what each backend could do now."""
 
 import importlib.metadata
-import importlib.util
 import platform
 import sys
 
 from ofa_kit.config import shipped_profiles
 from ofa_kit.errors import OfaKitError
 from ofa_kit.latency.backends import backend_for
-from ofa_kit.latency.device import DeviceProfile, device_names, fingerprint
+from ofa_kit.latency.backends.nvidia import driver_facts
+from ofa_kit.latency.board.runner.machine import fingerprint
+from ofa_kit.latency.device import DeviceProfile, device_names
 
 PACKAGES = (
     *("ofa-kit", "torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn", "pandas"),
-    *("matplotlib", "openvino", "tensorrt", "pycuda", "ray"),
+    *("matplotlib", "openvino", "tensorrt", "tensorrt-rtx-cu13", "cuda-bindings", "pycuda", "tensorboard"),
 )
 
 
 def doctor() -> dict[str, dict[str, str]]:
     """Return sections of facts; a value that starts with 'missing' or 'cannot' says what to do."""
     return {
-        "machine": {"python": f"{platform.python_version()} ({sys.executable})", **fingerprint(), "gpu": _gpu()},
+        "machine": {
+            "python": f"{platform.python_version()} ({sys.executable})",
+            **fingerprint(),
+            **(driver_facts() or {"gpu": "none: no NVIDIA driver was found"}),
+        },
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": {name: _device(name) for name in device_names()},
         "profiles": {"folder": str(shipped_profiles())},
@@ -31,14 +36,6 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "missing"
-
-
-def _gpu() -> str:
-    if importlib.util.find_spec("torch") is None:
-        return "unknown: torch is missing"
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none that torch can use"
 
 
 def _device(name: str) -> str:

@@ -1,26 +1,29 @@
 """profile: the latency table of a space on a device: blocks from merged profiled graphs, whole subnets to calibrate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter, thread_time
 
 import numpy as np
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import distinct_layers
+from ofa_kit.arch.layer import Layer
 from ofa_kit.arch.layers import layers
 from ofa_kit.arch.presets import preset
 from ofa_kit.arch.selection import spread_subnets
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.measure_accuracy import now
-from ofa_kit.errors import BackendError
+from ofa_kit.errors import BackendError, OfaKitError
 from ofa_kit.graphs.build import merged_model, network_model, random_weights
 from ofa_kit.latency.backends import backend_for
-from ofa_kit.latency.backends.onnxruntime import OrtBackend, block_times_ms
-from ofa_kit.latency.device import DeviceProfile, fingerprint
-from ofa_kit.latency.protocol import REFERENCE, Measurement, TimingProtocol, load_average, measure
+from ofa_kit.latency.backends.backend import Backend, ProfilingBackend
+from ofa_kit.latency.board.runner.machine import fingerprint
+from ofa_kit.latency.board.runner.sessions import block_times_ms
+from ofa_kit.latency.costs import costs_of
+from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.protocol import REFERENCE, Measurement, load_average, measure
 from ofa_kit.latency.table import LatencyTable
 from ofa_kit.predictors.latency import LatencyPredictor
 from ofa_kit.progress import Reporter, Silent
@@ -28,7 +31,9 @@ from ofa_kit.progress import Reporter, Silent
 TABLES = Path("latency_tables")
 CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
-BLOCK_RUNS = 40
+BLOCK_RUNS, BLOCK_SESSIONS = 20, 2
+"""Runs of a merged graph in each of the sessions that must agree."""
+BLOCK_TOLERANCE = 0.03
 REFERENCE_TOLERANCE = 0.05
 """Sessions whose reference kernel is further off than this do not count as converged."""
 
@@ -46,28 +51,41 @@ def profile(
     device: DeviceProfile,
     space: SearchSpace,
     *,
+    resolutions: Sequence[int] | None = None,
     subnets: int | None = None,
     tables: Path = TABLES,
     reporter: Reporter | None = None,
 ) -> Profiled:
-    """Measure what the table still lacks; all that is measured already stays."""
+    """Measure what the table still lacks, at some resolutions or all; all that is measured already stays."""
     reporter = reporter or Silent()
+    part = at_resolutions(space, resolutions)
     backend = backend_for(device)
     table = LatencyTable.create(tables, device, space, _provenance(device, backend))
-    _measure_blocks(table, space, backend, reporter)
-    wanted = spread_subnets(space, max(subnets or device.subnets, 4))
-    missing = [arch for arch in wanted if arch.key not in table.subnets]
-    with reporter.task("subnets", len(missing)) as advance:
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            models = {
-                arch: network_model(layers(space, arch), random_weights, batch=device.batch).SerializeToString()
-                for arch in chunk
-            }
-            for arch, found in measure_subnets(table, backend, models).items():
-                table.add_subnet(arch, found, load=load_average(), measured_at=now())
-            advance(start + len(chunk), "")
-    return Profiled(table, fit(space, table), space)
+    table.refuse_elsewhere("more of it")
+    if isinstance(backend, ProfilingBackend):
+        _measure_blocks(table, part, backend, reporter)
+    wanted = spread_subnets(part, max(subnets or device.subnets, 4))
+    for task in ("subnets", "subnets that were disturbed"):
+        missing = [arch for arch in wanted if not table.has_steady(arch)]
+        with reporter.task(task, len(missing)) as advance:
+            for start in range(0, len(missing), CHUNK):
+                chunk = missing[start : start + CHUNK]
+                _measure_chunk(table, space, backend, chunk)
+                advance(start + len(chunk), "")
+    return Profiled(table, fit(part, table), part)
+
+
+def at_resolutions(space: SearchSpace, resolutions: Sequence[int] | None) -> SearchSpace:
+    """Return the part of a space at some of its resolutions; an OfaKitError when it lacks one."""
+    if not resolutions:
+        return space
+    unknown = sorted(set(resolutions) - set(space.resolutions))
+    if unknown:
+        raise OfaKitError(
+            f"'{space.name}' has no resolution {', '.join(map(str, unknown))}; "
+            f"it has {', '.join(map(str, space.resolutions))}"
+        )
+    return replace(space, resolutions=tuple(sorted(set(resolutions))))
 
 
 def open_profiled(device: DeviceProfile, space: SearchSpace, tables: Path = TABLES) -> Profiled:
@@ -77,69 +95,86 @@ def open_profiled(device: DeviceProfile, space: SearchSpace, tables: Path = TABL
 
 
 def fit(space: SearchSpace, table: LatencyTable) -> LatencyPredictor:
-    """Calibrate the table's blocks on its measured subnets."""
-    measured = [(arch, found.latency_ms) for arch, found in table.subnets.values()]
+    """Return what the table's measured subnets and blocks teach; an imported table is taken as it is."""
+    if "imported_from" in table.provenance:
+        return LatencyPredictor.sum_of_blocks(space, table.blocks)
+    measured = [(arch, found.latency_ms) for arch, found in table.subnets.values() if space.contains(arch)]
     return LatencyPredictor.fit(space, table.blocks, measured)
 
 
 def measure_subnets(
-    table: LatencyTable, backend: OrtBackend, models: Mapping[ArchConfig, bytes], protocol: TimingProtocol | None = None
+    table: LatencyTable, backend: Backend, models: Mapping[ArchConfig, bytes]
 ) -> dict[ArchConfig, Measurement]:
     """Time models interleaved with the reference kernel; a session on a disturbed machine is not `converged`.
 
     A model that the backend refuses becomes a row with `error` and is missing in the answer.
     """
-    reference, loaded = preset("mbv3-tiny"), {}
+    found, failed, reference_ms = measure_models(backend, models, seed=len(table.subnets))
+    for arch in models:
+        if arch.key in failed:
+            table.add_failure(arch, failed[arch.key], load=load_average(), measured_at=now())
+    undisturbed = abs(reference_ms / table.reference_ms(reference_ms) - 1) <= REFERENCE_TOLERANCE
+    return {arch: replace(value, converged=value.converged and undisturbed) for arch, value in found.items()}
+
+
+def measure_models(
+    backend: Backend, models: Mapping[ArchConfig, bytes], *, seed: int
+) -> tuple[dict[ArchConfig, Measurement], dict[str, str], float]:
+    """Return measurements, the errors of models that the backend refused by key, and the reference's time in ms."""
+    reference, loaded, failed = preset("mbv3-tiny"), {}, {}
     for arch, model in models.items():
         try:
             loaded[arch.key] = backend.load(model)
         except BackendError as error:
-            table.add_failure(arch, str(error), load=load_average(), measured_at=now())
-    loaded[REFERENCE] = backend.load(
-        network_model(
-            layers(reference, reference.largest()), random_weights, batch=backend.profile.batch
-        ).SerializeToString()
-    )
-    on_this_thread = backend.profile.threads == 1 and backend.profile.provider == "CPUExecutionProvider"
-    clock = thread_time if on_this_thread else perf_counter
-    seed = len(table.subnets)
-    found = measure(loaded, np.random.default_rng(seed), protocol, clock=clock)
-    stored_ms = table.reference_ms(found[REFERENCE].latency_ms)
-    steady = abs(found[REFERENCE].latency_ms / stored_ms - 1) <= REFERENCE_TOLERANCE
+            failed[arch.key] = str(error)
+    net = network_model(layers(reference, reference.largest()), random_weights, batch=backend.profile.batch)
+    loaded[REFERENCE] = backend.load(net.SerializeToString())
+    found = measure(loaded, np.random.default_rng(seed), backend.profile.protocol, timed=backend.timer)
     measured = {arch: found[arch.key] for arch in models if arch.key in found}
-    return {arch: replace(value, converged=value.converged and steady) for arch, value in measured.items()}
+    return measured, failed, found[REFERENCE].latency_ms
 
 
-def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: OrtBackend, reporter: Reporter) -> None:
-    todo = {}
+def _measure_chunk(table: LatencyTable, space: SearchSpace, backend: Backend, archs: Sequence[ArchConfig]) -> None:
+    batch = backend.profile.batch
+    models = {
+        arch: network_model(layers(space, arch), random_weights, batch=batch).SerializeToString() for arch in archs
+    }
+    measured = measure_subnets(table, backend, models)
+    costs = costs_of(backend, {arch.key: models[arch] for arch in measured})
+    for arch, found in measured.items():
+        table.add_subnet(arch, found, load=load_average(), measured_at=now(), costs=costs[arch.key])
+
+
+def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: ProfilingBackend, reporter: Reporter) -> None:
+    todo: dict[int, dict[str, Layer]] = {}
+    seen = set(table.blocks)
     for resolution in space.resolutions:
-        missing = {k: layer for k, layer in distinct_layers(space, resolution).items() if k not in table.blocks}
+        missing = {key: layer for key, layer in distinct_layers(space, resolution).items() if key not in seen}
+        seen |= missing.keys()
         if missing:
             todo[resolution] = missing
-    with reporter.task("blocks", len(todo) * (BLOCK_RUNS + 5)) as advance:
-        done = [0]
-
-        def on_run() -> None:
-            done[0] += 1
-            advance(done[0], "")
-
-        for missing in todo.values():
-            missing = {k: layer for k, layer in missing.items() if k not in table.blocks}
-            if not missing:
-                continue  # an earlier resolution had the same blocks
+    with reporter.task("blocks", len(todo) * BLOCK_SESSIONS) as advance:
+        for number, (resolution, missing) in enumerate(todo.items()):
             prefixes = {f"b{i}": layer for i, layer in enumerate(missing.values())}
             model = merged_model(prefixes, batch=backend.profile.batch).SerializeToString()
-            times = block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS, on_run), prefixes)
-            by_key = {prefixes[prefix].key: ms for prefix, ms in times.items()}
-            table.add_blocks(by_key, runs=BLOCK_RUNS, load=load_average(), measured_at=now())
+            sessions = []
+            for session in range(BLOCK_SESSIONS):
+                sessions.append(block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS), prefixes))
+                advance(number * BLOCK_SESSIONS + session + 1, f"{resolution} px")
+            seen_in_all = [name for name in prefixes if all(name in found for found in sessions)]
+            times = {prefixes[name].key: [found[name] for found in sessions] for name in seen_in_all}
+            unsteady = {key for key, found in times.items() if max(found) > (1 + BLOCK_TOLERANCE) * min(found)}
+            best = {key: min(found) for key, found in times.items() if min(found) > 0}
+            runs = BLOCK_SESSIONS * BLOCK_RUNS
+            table.add_blocks(best, runs=runs, unsteady=unsteady, load=load_average(), measured_at=now())
 
 
-def _provenance(device: DeviceProfile, backend: OrtBackend) -> dict[str, object]:
+def _provenance(device: DeviceProfile, backend: Backend) -> dict[str, object]:
     return {
-        "device": asdict(device),
         "machine": fingerprint(),
         "versions": {"ofa-kit": version("ofa-kit"), **backend.versions},
-        "protocol": asdict(TimingProtocol()),
-        "block_runs": BLOCK_RUNS,
+        "device_facts": dict(backend.facts),
+        "protocol": asdict(device.protocol),
+        "block_runs": BLOCK_SESSIONS * BLOCK_RUNS,
         "begun_at": now(),
     }

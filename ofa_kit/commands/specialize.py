@@ -20,7 +20,6 @@ from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import BackendError, InfeasibleBudgetError, UnknownNameError
 from ofa_kit.export.onnx_export import export
 from ofa_kit.latency.backends import backend_for
-from ofa_kit.latency.backends.onnxruntime import OrtBackend
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement, load_average
 from ofa_kit.predictors.accuracy import MINIMUM as FEWEST_TOP1
@@ -62,7 +61,8 @@ class Specializer:
         require_data(run)
         self.run, self.device, self.reporter = run, device, reporter or Silent()
         self.profiled: Profiled = open_profiled(device, run.space, tables)
-        self.backend: OrtBackend = backend_for(device)
+        self.profiled.table.refuse_elsewhere("candidates")
+        self.backend = backend_for(device)
         self.supernet, self.weights_hash = run.load_supernet()
         self.accuracy = AccuracyTable.open(run.accuracy, self.weights_hash)
         self.predictor = AccuracyPredictor.fit(run.space, list(self.accuracy.rows.values()))

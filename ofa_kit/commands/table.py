@@ -11,6 +11,7 @@ from ofa_kit.arch.features import macs_of, params_of
 from ofa_kit.commands.profile import TABLES, open_profiled
 from ofa_kit.errors import TableError
 from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.table import COSTS
 from ofa_kit.predictors.accuracy import MINIMUM, AccuracyPredictor, Values
 from ofa_kit.predictors.accuracy_table import AccuracyTable
 from ofa_kit.training.run import Run
@@ -37,7 +38,9 @@ def joined_table(run: Run, device: DeviceProfile, *, tables: Path = TABLES) -> "
     if len(accuracy) >= MINIMUM:
         frame["top1_predicted"] = AccuracyPredictor.fit(run.space, list(accuracy.values())).predict_top1(genomes)
     frame["latency_ms_measured"] = [subnets[key][1].latency_ms if key in subnets else np.nan for key in archs]
-    frame["latency_ms_predicted"] = profiled.predictor.predict_ms(genomes)
+    frame["latency_ms_predicted"], frame["latency_ms_error"] = profiled.predictor.predict(genomes)
+    for name in COSTS:
+        frame[f"{name}_measured"] = [getattr(profiled.table.costs.get(key), name, None) for key in archs]
     frame["pareto"] = _pareto(frame["latency_ms_predicted"].to_numpy(), frame["top1_measured"].to_numpy())
     return frame.sort_values("latency_ms_predicted", ignore_index=True)
 

@@ -3,6 +3,7 @@
 Batch norm is already folded into the convolutions' weights and biases.
 """
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -45,7 +46,7 @@ def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
 
 def random_weights(layer: Layer) -> Weights:
     """Return weights whose scale keeps activations finite; the same for the same layer."""
-    rng = np.random.default_rng(int.from_bytes(layer.key.encode()[-8:], "little"))
+    rng = np.random.default_rng(zlib.crc32(layer.key.encode()))
     return {
         name: (rng.standard_normal(shape) / np.sqrt(max(1, int(np.prod(shape[1:]))))).astype(np.float32)
         for name, shape in weight_shapes(layer).items()
@@ -74,23 +75,17 @@ def network_model(
 def merged_model(blocks: Mapping[str, Layer], *, batch: int) -> onnx.ModelProto:
     """Return one model that runs every block side by side; each block's node names start with its prefix.
 
-    Blocks read graph inputs shared by shape, and each writes its own output, so nothing is shared or skipped.
+    Each block has its own input and output: runtimes merge equal nodes that read the same tensor, and skip what
+    nobody reads.
     """
     graph = _Graph(name_every_kernel=True)
-    inputs: dict[str, onnx.ValueInfoProto] = {}
-    outputs = []
+    inputs, outputs = [], []
     for prefix, layer in blocks.items():
-        name, shape = input_of(layer, batch)
-        inputs.setdefault(name, _value(name, shape))
+        name, shape = f"{prefix}_in", (batch, layer.in_channels, layer.input_size, layer.input_size)
+        inputs.append(_value(name, shape))
         tensor = graph.add_layer(layer, name, random_weights(layer), prefix=prefix)
         outputs.append(_value(tensor, output_shape(layer, batch)))
-    return _model(graph, list(inputs.values()), outputs, {})
-
-
-def input_of(layer: Layer, batch: int) -> tuple[str, tuple[int, ...]]:
-    """Return name and shape of the graph input that a lone block reads."""
-    size = layer.input_size
-    return f"in_{layer.in_channels}_{size}", (batch, layer.in_channels, size, size)
+    return _model(graph, inputs, outputs, {})
 
 
 def output_shape(layer: Layer, batch: int) -> tuple[int, ...]:
@@ -185,7 +180,7 @@ class _Graph:
         return self._node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[kind], [tensor], name)
 
     def _weight(self, name: str, value: NDArray[np.float32]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def _node(self, op: str, inputs: Sequence[str], name: str, **attributes: object) -> str:

@@ -1,13 +1,19 @@
 """DeviceProfile: what is timed and how, read from profiles/devices/*.yaml; and the fingerprint of this machine."""
 
-import os
-import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ofa_kit.config import find_profile, parse, profile_names, read_yaml
 from ofa_kit.errors import RecipeError
+from ofa_kit.latency.protocol import TimingProtocol
+
+BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch-cuda", "imported"]
+"""`imported`: a device that is known by its tables alone."""
+Precision = Literal["fp32", "fp16", "int8"]
+MADE_BY = ("backend", "provider", "precision", "batch", "threads", "launch", "compute_capability", "options")
+"""Fields that decide what is timed: tables of profiles that differ in one of them are not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +21,30 @@ class DeviceProfile:
     """One way to run networks on one device."""
 
     name: str
-    backend: Literal["onnxruntime"]
+    backend: BackendName
     provider: str = "CPUExecutionProvider"
     """ONNX Runtime execution provider; never silently replaced by another."""
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
     batch: int = 1
     threads: int = 1
+    launch: Literal["eager", "cuda-graph"] = "eager"
+    """How a GPU gets its kernels: one by one, or as one captured CUDA graph."""
+    compute_capability: str = ""
+    """Build TensorRT-RTX engines for this one, such as 8.9, instead of the GPU's own; they do not run here then."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Passed on to the runtime: provider options of ONNX Runtime (session entries on CPU), properties of OpenVINO."""
     subnets: int = 24
     """Whole subnets measured to calibrate the block table."""
+    protocol: TimingProtocol = field(default_factory=TimingProtocol)
+    """What differs from the usual rounds and tolerances."""
+    clocks: str = ""
+    """Free text: how the clocks were set, such as `locked at 1410 MHz`."""
     description: str = ""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether models run on this machine's processor."""
+        return self.backend in ("onnxruntime", "openvino") and self.provider == "CPUExecutionProvider"
 
     @property
     def table_folder(self) -> Path:
@@ -43,23 +64,3 @@ class DeviceProfile:
 def device_names() -> list[str]:
     """Return the names of all device profiles found."""
     return profile_names("devices")
-
-
-def fingerprint() -> dict[str, str]:
-    """Return what identifies this machine in a table: processor, cores, system, memory."""
-    return {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "memory_gib": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f}",
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"

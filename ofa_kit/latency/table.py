@@ -7,8 +7,8 @@ it says what was measured, where and how.
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,18 @@ from ofa_kit import storage
 from ofa_kit.arch.config import ARCH_COLUMNS, ArchConfig
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import StaleTableError, TableError
-from ofa_kit.latency.device import DeviceProfile, fingerprint
+from ofa_kit.latency.board.runner.machine import fingerprint
+from ofa_kit.latency.costs import Costs
+from ofa_kit.latency.device import MADE_BY, DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 
 COLUMNS = (
-    "kind", "key", *ARCH_COLUMNS, "latency_ms", "p50_ms", "p90_ms", "runs", "converged", "load", "measured_at", "error",
+    "kind", "key", *ARCH_COLUMNS, "latency_ms", "p50_ms", "p90_ms", "p99_ms", "cv", "runs", "converged",
+    "model_mib", "peak_memory_mib", "energy_mj", "load", "measured_at", "error",
 )  # fmt: skip
+
+
+COSTS = tuple(field.name for field in fields(Costs))
 
 
 @dataclass
@@ -33,6 +39,8 @@ class LatencyTable:
     blocks: dict[str, float] = field(default_factory=dict)
     subnets: dict[str, tuple[ArchConfig, Measurement]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, Costs] = field(default_factory=dict)
+    """What subnets cost beside time, by architecture key."""
 
     @classmethod
     def open(cls, root: Path, profile: DeviceProfile, space: SearchSpace) -> "LatencyTable":
@@ -43,15 +51,30 @@ class LatencyTable:
                 f"no latency table for device '{profile.name}' and space '{space.name}' in '{root}'; "
                 f"run `ofa-kit profile --device {profile.name} --space {space.name}` (or --run NAME) first"
             )
-        try:
-            provenance = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TableError(f"'{path.with_suffix('.json')}' is damaged; delete it and profile again") from error
-        table = cls(path, provenance)
+        table = cls._with_provenance(path)
         table._refuse_other(profile, space)
-        for row in storage.read_rows(path, COLUMNS):
-            table._take(row)
+        table._read_rows()
         return table
+
+    @classmethod
+    def read(cls, path: Path) -> "LatencyTable":
+        """Read any table file (.csv with its .json), wherever it was measured."""
+        if path.suffix != ".csv" or not path.exists() or not path.with_suffix(".json").exists():
+            raise TableError(f"no latency table '{path}'; give the .csv file of a table, with its .json beside it")
+        table = cls._with_provenance(path)
+        table._read_rows()
+        return table
+
+    @classmethod
+    def _with_provenance(cls, path: Path) -> "LatencyTable":
+        try:
+            return cls(path, dict(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise TableError(f"'{path.with_suffix('.json')}' is damaged; delete it and profile again") from error
+
+    def _read_rows(self) -> None:
+        for row in storage.read_rows(self.path, COLUMNS):
+            self._take(row)
 
     @classmethod
     def create(
@@ -60,30 +83,51 @@ class LatencyTable:
         """Start a new table, keeping rows that stand there for the same space and profile."""
         path = root / profile.table_folder / f"{space.name}.csv"
         if not path.with_suffix(".json").exists():
-            facts = {"space": space.name, "space_fingerprint": space.fingerprint, **provenance}
+            facts = {
+                "space": space.name,
+                "space_fingerprint": space.fingerprint,
+                "device": asdict(profile),
+                **provenance,
+            }
             storage.write_text(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
         return cls.open(root, profile, space)
 
-    def add_blocks(self, times_ms: dict[str, float], *, runs: int, load: float, measured_at: str) -> None:
-        """Append block rows; a block that is there already stays as it was."""
-        common = {"runs": runs, "converged": True, "load": f"{load:.2f}", "measured_at": measured_at}
+    def add_blocks(
+        self,
+        times_ms: dict[str, float],
+        *,
+        runs: int,
+        load: float,
+        measured_at: str,
+        unsteady: Collection[str] = (),
+    ) -> None:
+        """Append block rows, the `unsteady` ones as not converged; a block that is there already stays as it was."""
+        common = {"runs": runs, "load": f"{load:.2f}", "measured_at": measured_at}
         rows = [
-            {"kind": "block", "key": key, "latency_ms": f"{ms:.6f}", **common}
+            {"kind": "block", "key": key, "latency_ms": float(ms), "converged": key not in unsteady, **common}
             for key, ms in times_ms.items()
             if key not in self.blocks
         ]
         self._append(rows)
 
-    def add_subnet(self, arch: ArchConfig, found: Measurement, *, load: float, measured_at: str) -> None:
-        """Append one whole-network row; an architecture that is there already stays as it was."""
-        if arch.key in self.subnets:
+    def add_subnet(
+        self, arch: ArchConfig, found: Measurement, *, load: float, measured_at: str, costs: Costs | None = None
+    ) -> None:
+        """Append one whole-network row; one that is there stays, unless it had not converged and this one has."""
+        if arch.key in self.subnets and (self.subnets[arch.key][1].converged or not found.converged):
             return
         row: dict[str, object] = {
             "kind": "subnet", "key": arch.key, **arch.to_row(), "latency_ms": f"{found.latency_ms:.6f}",
-            "p50_ms": f"{found.p50_ms:.6f}", "p90_ms": f"{found.p90_ms:.6f}", "runs": found.runs,
-            "converged": found.converged, "load": f"{load:.2f}", "measured_at": measured_at,
+            "p50_ms": f"{found.p50_ms:.6f}", "p90_ms": f"{found.p90_ms:.6f}", "p99_ms": f"{found.p99_ms:.6f}",
+            "cv": f"{found.cv:.4f}", "runs": found.runs, "converged": found.converged, "load": f"{load:.2f}",
+            "measured_at": measured_at,
         }  # fmt: skip
-        self._append([row])
+        known = {name: value for name, value in asdict(costs or Costs()).items() if value is not None}
+        self._append([row | {name: f"{value:.4f}" for name, value in known.items()}])
+
+    def has_steady(self, arch: ArchConfig) -> bool:
+        """Return whether the whole network was measured and had converged, or cannot be measured."""
+        return arch.key in self.failed or (arch.key in self.subnets and self.subnets[arch.key][1].converged)
 
     def add_failure(self, arch: ArchConfig, error: str, *, load: float, measured_at: str) -> None:
         """Append the row of a measurement that failed."""
@@ -95,6 +139,14 @@ class LatencyTable:
             "load": f"{load:.2f}",
         }
         self._append([row | {"measured_at": measured_at}])
+
+    def refuse_elsewhere(self, what: str) -> None:
+        """Raise a TableError where the rows come from another machine than this one."""
+        if self.provenance.get("measured_elsewhere"):
+            raise TableError(
+                f"'{self.path}' was measured elsewhere or imported, so {what} cannot be measured here; make a kit "
+                "(`ofa-kit profile --bundle`), run it there and bring its results back (--import-results)"
+            )
 
     def reference_ms(self, measured_ms: float) -> float:
         """Return the reference kernel's time of the first session; the first call stores it."""
@@ -120,10 +172,13 @@ class LatencyTable:
                     latency_ms=float(row["latency_ms"]),
                     p50_ms=float(row["p50_ms"]),
                     p90_ms=float(row["p90_ms"]),
+                    p99_ms=float(row["p99_ms"]),
+                    cv=float(row["cv"]),
                     runs=int(row["runs"]),
                     converged=row["converged"] == "True",
                 )
                 self.subnets[row["key"]] = (ArchConfig.from_row(row), found)
+                self.costs[row["key"]] = Costs(**{name: float(row[name]) for name in COSTS if row[name]})
             if row["latency_ms"] and not 0 < float(row["latency_ms"]) < math.inf:
                 raise ValueError(f"latency_ms {row['latency_ms']}")
         except ValueError as error:
@@ -138,15 +193,18 @@ class LatencyTable:
                 f"`ofa-kit profile --device {profile.name}`"
             )
         machine = fingerprint()["processor"]
-        if found.get("machine", {}).get("processor", machine) != machine:
+        here = not found.get("measured_elsewhere")  # by a kit on a board: what it runs on is never this machine
+        if here and found.get("machine", {}).get("processor", machine) != machine:
             raise StaleTableError(
                 f"'{self.path}' was measured on a {found['machine']['processor']}, this machine has a {machine}; "
                 "use another folder: --tables NAME"
             )
-        asked = {"provider": profile.provider, "threads": profile.threads}
-        other = {k: found.get("device", {}).get(k) for k in asked}
-        if other != asked:
+        stored = found.get("device", {})
+        asked = {key: value for key, value in asdict(profile).items() if key in MADE_BY}
+        other = {key: stored.get(key) for key, value in asked.items() if stored.get(key) != value}
+        if other:
             raise StaleTableError(
-                f"'{self.path}' was measured with {other}, the device profile says {asked}; "
+                f"'{self.path}' was measured with {other}, the device profile says "
+                f"{ {key: asked[key] for key in other} }; "
                 "give the profile another name or move the table away"
             )

@@ -10,7 +10,7 @@ from ofa_kit.arch.presets import preset
 from ofa_kit.errors import BackendError
 from ofa_kit.graphs.build import merged_model, network_model, random_weights
 from ofa_kit.latency.backends import backend_for
-from ofa_kit.latency.backends.onnxruntime import block_times_ms
+from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import TimingProtocol, measure
 

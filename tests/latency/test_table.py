@@ -11,7 +11,7 @@ from ofa_kit.latency.table import LatencyTable
 
 SPACE = preset("mbv3-tiny")
 PROFILE = DeviceProfile.load("cpu-ort")
-FOUND = Measurement(latency_ms=0.5, p50_ms=0.6, p90_ms=0.7, runs=50, converged=True)
+FOUND = Measurement(latency_ms=0.5, p50_ms=0.6, p99_ms=0.9, cv=0.01, p90_ms=0.7, runs=50, converged=True)
 WHEN = {"load": 0.5, "measured_at": "2026-01-01T00:00:00Z"}
 
 

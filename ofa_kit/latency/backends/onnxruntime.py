@@ -1,48 +1,124 @@
-"""ONNX Runtime: sessions with bound inputs, and per-kernel times of a merged graph."""
+"""ONNX Runtime: sessions with bound inputs, on the CPU or on an NVIDIA GPU; on the CPU also per-kernel times."""
 
+import io
 import json
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from ofa_kit.errors import BackendError
-from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.graphs.precision import serialized_in_precision
+from ofa_kit.latency.device import DeviceProfile, Precision
+from ofa_kit.latency.protocol import timer
 
 Array = NDArray[np.float32]
 
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+# The CPU provider computes half in single precision and the CUDA provider int8 pairs in floats: neither is offered.
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    CPU: ("fp32", "int8"),
+    CUDA: ("fp32", "fp16"),
+    TENSORRT: ("fp32", "fp16", "int8"),
+}
+INSTALL = {
+    CUDA: "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    TENSORRT: "pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt>=10,<11'",
+}
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+LIBRARIES = ("tensorrt", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+
+
+def ort_backend(profile: DeviceProfile) -> "OrtBackend":
+    """Return the backend of a profile's execution provider; only the CPU's tells the times of kernels."""
+    return OrtCpuBackend(profile) if profile.provider == CPU else OrtBackend(profile)
+
 
 class OrtBackend:
-    """ONNX Runtime with one execution provider."""
+    """ONNX Runtime with one execution provider, and never another one in its place."""
 
     def __init__(self, profile: DeviceProfile) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendError("package onnxruntime is not installed; run `pip install onnxruntime`") from error
-        if profile.provider not in onnxruntime.get_available_providers():
-            found = ", ".join(onnxruntime.get_available_providers())
-            raise BackendError(
-                f"device '{profile.name}' asks for {profile.provider}, this onnxruntime has {found}; "
-                "choose another device profile or install the matching onnxruntime package"
-            )
         self.profile = profile
-        self.versions = {"onnxruntime": str(onnxruntime.__version__)}
+        self.precisions = PRECISIONS.get(profile.provider, ("fp32",))
+        self.versions = _package(profile)
+        self.facts: dict[str, str] = {}
+        self.timer = timer(thread_time if profile.threads == 1 and profile.provider == CPU else perf_counter)
+        if profile.launch != "eager":
+            raise BackendError(
+                f"device '{profile.name}': onnxruntime has no launch '{profile.launch}'; "
+                "use launch: eager, or backend: tensorrt or torch-cuda"
+            )
+        if profile.provider in INSTALL:
+            self._start_gpu()
 
     def load(self, model: bytes) -> "OrtModel":
-        """Return a session for a serialized model; a BackendError when the runtime refuses it."""
-        return OrtModel(self._session(model), self.profile)
+        """Return a session for a serialized fp32 model; a BackendError when the runtime refuses it."""
+        on_tensorrt = self.profile.provider == TENSORRT
+        converted = serialized_in_precision(model, self.profile.precision, "tensorrt" if on_tensorrt else "cpu")
+        return OrtModel(self._session(converted), self.profile)
+
+    def _start_gpu(self) -> None:
+        """Take the driver's facts, load CUDA's libraries and run one node; a BackendError says what is missing."""
+        from ofa_kit.latency.backends.nvidia import require_driver
+
+        provider = self.profile.provider
+        self.facts = require_driver(f"device '{self.profile.name}'")
+        self.versions["driver"] = self.facts.pop("driver")
+        missing = _load_libraries(provider)
+        for library in LIBRARIES:
+            with suppress(PackageNotFoundError):
+                self.versions[library] = version(library)
+        try:
+            OrtModel(self._session(_one_node()), self.profile)()
+        except BackendError as error:
+            reason = missing or str(error)
+            raise BackendError(f"onnxruntime cannot start {provider}: {reason}; run `{INSTALL[provider]}`") from error
+
+    def _session(self, model: bytes, profile_prefix: str = "") -> Any:
+        import onnxruntime
+
+        provider = self.profile.provider
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.profile.threads
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # what goes wrong is raised
+        given = {} if provider == CPU else dict(self.profile.options)
+        entries = self.profile.options if provider == CPU else {"session.disable_cpu_ep_fallback": "1"}
+        for key, value in entries.items():
+            options.add_session_config_entry(key, value)
+        if profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=[(provider, given)], enable_fallback=0)
+        except Exception as error:
+            raise BackendError(f"onnxruntime cannot load the model: {' '.join(str(error).split())}") from error
+        if session.get_providers()[0] != provider:
+            raise BackendError(f"onnxruntime fell back from {provider} to {session.get_providers()[0]}")
+        return session
+
+
+class OrtCpuBackend(OrtBackend):
+    """ONNX Runtime on the CPU, which can say how long each kernel takes."""
 
     def kernel_times_ms(
         self, model: bytes, runs: int, on_run: Callable[[], None] = lambda: None
     ) -> dict[str, list[float]]:
         """Run under the profiler and return each named node's times in milliseconds, one a run, warm-up left out."""
         warmup = 5
+        model = serialized_in_precision(model, self.profile.precision)
         with tempfile.TemporaryDirectory() as folder:
             session = self._session(model, profile_prefix=str(Path(folder) / "ort"))
             loaded = OrtModel(session, self.profile)
@@ -54,44 +130,34 @@ class OrtBackend:
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                 times[event["name"]].append(event["dur"] / 1000.0)
+        for name in _back_to_fp32(model):
+            times.pop(f"{name}_kernel_time", None)
         return {name: values[warmup:] for name, values in times.items()}
-
-    def _session(self, model: bytes, profile_prefix: str | None = None) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.profile.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        if profile_prefix:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile_prefix
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=[self.profile.provider])
-        except Exception as error:
-            raise BackendError(f"onnxruntime cannot load the model: {' '.join(str(error).split())}") from error
-        if session.get_providers()[0] != self.profile.provider:
-            raise BackendError(f"onnxruntime fell back from {self.profile.provider} to {session.get_providers()[0]}")
-        return session
 
 
 class OrtModel:
-    """A loaded model; calling it runs one inference on fixed inputs that stay bound."""
+    """A loaded model; calling it runs one inference on fixed inputs that stay bound where the model runs."""
 
     def __init__(self, session: Any, profile: DeviceProfile) -> None:
+        from onnxruntime import OrtValue
+
+        on_gpu = profile.provider in INSTALL
+        place = ("cuda", int(profile.options.get("device_id", "0"))) if on_gpu else ("cpu", 0)
+        rng = np.random.default_rng(0)
         self._session = session
         self._binding = session.io_binding()
-        rng = np.random.default_rng(0)
+        self._inputs = []  # a value on the CPU only refers to its array: hold it
         for value in session.get_inputs():
             shape = [size if isinstance(size, int) else profile.batch for size in value.shape]
-            self._binding.bind_cpu_input(value.name, rng.standard_normal(shape, dtype=np.float32))
+            images = rng.standard_normal(shape, dtype=np.float32)
+            self._inputs.append(OrtValue.ortvalue_from_numpy(images, *place))
+            self._binding.bind_ortvalue_input(value.name, self._inputs[-1])
         for value in session.get_outputs():
-            self._binding.bind_output(value.name)
+            self._binding.bind_output(value.name, *place)
 
     def __call__(self) -> None:
         self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
 
     def predict(self, batches: Iterable[Array]) -> Array:
         """Return the logits (N, classes) of image batches (n, C, R, R)."""
@@ -99,14 +165,57 @@ class OrtModel:
         return np.concatenate([self._session.run(None, {name: batch})[0] for batch in batches])
 
 
-def block_times_ms(times: dict[str, list[float]], prefixes: Iterable[str]) -> dict[str, float]:
-    """Sum the kernels of each block by the prefix of their node names: mean of the faster half of the runs."""
-    known = set(prefixes)
-    pattern = re.compile(r"(b\d+)/")
-    blocks: dict[str, float] = defaultdict(float)
-    for name, values in times.items():
-        found = pattern.search(name)
-        if found and found[1] in known:
-            fast = sorted(values)[: max(1, len(values) // 2)]
-            blocks[found[1]] += sum(fast) / len(fast)
-    return dict(blocks)
+def _package(profile: DeviceProfile) -> dict[str, str]:
+    """Return name and version of the onnxruntime package; a BackendError when it lacks the profile's provider."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if len(found) > 1:
+        raise BackendError(
+            f"{' and '.join(found)} are both installed and overwrite each other's files; run "
+            "`pip uninstall onnxruntime onnxruntime-gpu` and install the one that you need"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError("package onnxruntime is not installed; run `pip install onnxruntime`") from error
+    providers = onnxruntime.get_available_providers()
+    if profile.provider not in providers:
+        found_in = "install an onnxruntime package that has it"
+        if profile.provider in INSTALL:
+            found_in = f"run `pip uninstall onnxruntime` and `{INSTALL[profile.provider]}`"
+        raise BackendError(
+            f"device '{profile.name}' asks for {profile.provider}, this onnxruntime has {', '.join(providers)}; "
+            f"choose another device profile or {found_in}"
+        )
+    return found or {"onnxruntime": str(onnxruntime.__version__)}
+
+
+def _load_libraries(provider: str) -> str:
+    """Load CUDA, cuDNN and TensorRT from their Python packages; return what could not be loaded, if anything."""
+    import onnxruntime
+
+    said = io.StringIO()
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21; before, the loader's own paths have to hold them
+        with redirect_stdout(said):
+            onnxruntime.preload_dlls()
+    if provider == TENSORRT:
+        with suppress(ImportError):
+            import_module("tensorrt_libs")  # importing it loads them
+    return "; ".join(line for line in said.getvalue().splitlines() if line.startswith("Failed"))
+
+
+def _back_to_fp32(model: bytes) -> list[str]:
+    """Return the nodes that turn int8 outputs of the graph into floats: inside a network the next block takes int8."""
+    graph = onnx.load_from_string(model).graph
+    outputs = {value.name for value in graph.output}
+    return [node.name for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] in outputs]
+
+
+def _one_node() -> bytes:
+    """Return the smallest model that every provider runs."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one_node", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())

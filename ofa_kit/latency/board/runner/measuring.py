@@ -1,0 +1,124 @@
+"""From graphs to rows: blocks in merged graphs under the profiler, then whole subnets beside the reference network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...protocol import REFERENCE, Measurement, Runnable, TimingProtocol, load_average, measure, steady
+from .kit import Kit, RunnerError
+from .results import ATTEMPTS, Results
+from .sessions import Runtime, block_times_ms
+
+PROGRESS_EVERY_S = 5.0
+
+
+def measure_kit(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
+    """Measure what the results still lack; a kill loses the rows of one graph of blocks or of one chunk of subnets."""
+    _measure_blocks(kit, results, runtime, say)
+    for attempt in range(ATTEMPTS):
+        missing = [
+            graph
+            for graph in kit.graphs("subnet")
+            if results.lacks("subnet", graph["key"]) and results.count("subnet", graph["key"]) <= attempt
+        ]
+        progress = _Progress(say, "subnets that were disturbed" if attempt else "subnets", len(missing))
+        chunk = kit.manifest["plan"]["chunk"]
+        for start in range(0, len(missing), chunk):
+            graphs = missing[start : start + chunk]
+            _measure_chunk(kit, results, runtime, graphs, progress.rounds_of(start, len(graphs)))
+
+
+def now() -> str:
+    """Return the time in UTC, such as 2026-11-24T16:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
+    todo = [
+        graph for graph in kit.graphs("blocks") if any(results.lacks("block", key) for key in graph["keys"].values())
+    ]
+    plan = kit.manifest["plan"]
+    progress = _Progress(say, "graphs of blocks", len(todo))
+    for number, graph in enumerate(todo):
+        sessions: list[dict[str, float]] = []
+        for session in range(plan["block_sessions"]):
+            times = runtime.kernel_times_ms(kit.folder / graph["file"], plan["block_runs"])
+            sessions.append(block_times_ms(times, graph["keys"]))
+            progress.at(number + (session + 1) / plan["block_sessions"])
+        results.append(
+            _block_row(key, [found[prefix] for found in sessions if prefix in found], plan)
+            for prefix, key in graph["keys"].items()
+            if results.lacks("block", key)
+        )
+
+
+def _block_row(key: str, times_ms: Sequence[float], plan: Mapping[str, Any]) -> dict[str, object]:
+    row: dict[str, object] = {"kind": "block", "key": key, "load": f"{load_average():.2f}", "measured_at": now()}
+    if min(times_ms, default=0.0) <= 0:
+        return {**row, "error": "the profiler saw no time in kernels of this block"}
+    return {
+        **row,
+        "latency_ms": min(times_ms),
+        "runs": plan["block_sessions"] * plan["block_runs"],
+        "converged": max(times_ms) / min(times_ms) - 1 <= plan["block_tolerance"],
+    }
+
+
+def _measure_chunk(
+    kit: Kit,
+    results: Results,
+    runtime: Runtime,
+    graphs: Sequence[Mapping[str, Any]],
+    on_round: Callable[[int, int], None],
+) -> None:
+    loaded: dict[str, Runnable] = {}
+    refused: dict[str, str] = {}
+    for graph in graphs:
+        try:
+            loaded[graph["key"]] = runtime.load(kit.folder / graph["file"])
+        except RunnerError as error:
+            refused[graph["key"]] = str(error)
+    loaded[REFERENCE] = runtime.load(kit.folder / kit.graphs("reference")[0]["file"])
+    found = measure(
+        loaded,
+        np.random.default_rng(sum(results.count("subnet", graph["key"]) for graph in kit.graphs("subnet"))),
+        TimingProtocol(**kit.manifest["device"]["protocol"]),
+        on_round=on_round,
+        timed=runtime.timed,
+    )
+    reference_ms = results.reference_ms(found[REFERENCE].latency_ms)
+    found = steady(found, reference_ms, kit.manifest["plan"]["reference_tolerance"])
+    results.append(_subnet_row(graph, found.get(graph["key"]), error=refused.get(graph["key"], "")) for graph in graphs)
+
+
+def _subnet_row(graph: Mapping[str, Any], found: Measurement | None, *, error: str) -> dict[str, object]:
+    row: dict[str, object] = {"kind": "subnet", "key": graph["key"], **graph["arch"]}
+    row.update(load=f"{load_average():.2f}", measured_at=now())
+    if found is None:
+        return {**row, "error": error}
+    times = {name: f"{getattr(found, name):.6f}" for name in ("latency_ms", "p50_ms", "p90_ms", "p99_ms")}
+    return {**row, **times, "cv": f"{found.cv:.4f}", "runs": found.runs, "converged": found.converged}
+
+
+class _Progress:
+    """Lines that say how far the work is, one every few seconds and one at the end."""
+
+    def __init__(self, say: Callable[[str], None], title: str, total: int) -> None:
+        self._say, self._title, self._total = say, title, total
+        self._start_s = self._last_s = time.monotonic()
+
+    def rounds_of(self, start: int, count: int) -> Callable[[int, int], None]:
+        """Return what takes the rounds done of `count` items that are timed together, after the first `start`."""
+        return lambda done, total: self.at(start + count * done / total)
+
+    def at(self, done: float) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_s < PROGRESS_EVERY_S and done < self._total:
+            return
+        self._last_s = now_s
+        left_s = (now_s - self._start_s) / done * (self._total - done)
+        self._say(f"{self._title}: {int(done)}/{self._total}, {left_s:.0f} s left")
