@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,10 @@ from ofa_kit.errors import OfaKitError
 
 if TYPE_CHECKING:
     from ofa_kit.commands.profile import Profiled
+    from ofa_kit.latency.device import DeviceProfile
+
+CV_WARNING = 0.01
+"""Spread of a GPU's own times above which its clocks were probably not steady."""
 
 
 def profile(
@@ -86,7 +91,7 @@ def _measure(
 
         require_data(trained)
     profiled = command(device, space, resolutions=resolutions, subnets=subnets, tables=tables, reporter=reporter)
-    values, text = _summary(profiled)
+    values, text = _summary(device, profiled)
     if accuracy_subnets:
         from ofa_kit.commands.measure_accuracy import measure_accuracy as measure
 
@@ -96,7 +101,7 @@ def _measure(
     show(values, text, as_json)
 
 
-def _summary(profiled: "Profiled") -> tuple[dict[str, object], list[str]]:
+def _summary(device: "DeviceProfile", profiled: "Profiled") -> tuple[dict[str, object], list[str]]:
     table, predictor = profiled.table, profiled.predictor
     blocks, timed = len(table.blocks), len(table.subnets)
     unsteady = sum(not found.converged for _, found in table.subnets.values())
@@ -111,6 +116,12 @@ def _summary(profiled: "Profiled") -> tuple[dict[str, object], list[str]]:
         f"table: {table.path} ({blocks} blocks, {timed} subnets measured, {unsteady} of them not converged)",
         f"latency predictor: {predictor.quality}",
     ]
+    spread = median([found.cv for _, found in table.subnets.values()] or [0.0])
+    if not device.on_cpu and spread > CV_WARNING:
+        text.append(
+            f"warning: times on the GPU spread by {100 * spread:.1f} % (median CV): lock its clocks "
+            "(`nvidia-smi -lgc`), let it cool, then profile into a new table"
+        )
     return values, text
 
 

@@ -176,5 +176,6 @@ def _provenance(device: DeviceProfile, backend: Backend) -> dict[str, object]:
         "device_facts": dict(backend.facts),
         "protocol": asdict(device.protocol),
         "block_runs": BLOCK_SESSIONS * BLOCK_RUNS,
+        "load": f"{load_average():.2f}",
         "begun_at": now(),
     }
