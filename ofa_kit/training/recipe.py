@@ -79,6 +79,8 @@ class Recipe:
     """Start blocks with a shortcut as identities: their last batch norm's gamma is 0."""
     clip_grad_value: float = 0.0
     """Bound of each gradient element; 0 = none."""
+    clip_grad_norm: float = 0.0
+    """Bound of the norm of the whole gradient, the sum over the step's subnets; 0 = none."""
     ema_decay: float = 0.0
     """Decay of the exponential moving average of the weights; 0 = none."""
     num_random: int = 2
@@ -129,7 +131,8 @@ class Recipe:
         counts = ("epochs", "batch_size", "eval_every", "calibration_images", "accumulate", "num_candidates")
         _refuse_below(1, recipe, counts, source)
         _refuse_below(0, recipe, ("seed", "num_random", "weight_decay", "momentum", "warmup_epochs"), source)
-        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers", "clip_grad_value"), source)
+        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers"), source)
+        _refuse_below(0, recipe, ("clip_grad_value", "clip_grad_norm"), source)
         for phase in recipe.phases:
             least_one = ["epochs", "subnets", "kernel_sizes", "depths", "expand_ratios"]
             least_one += ["widths"] if phase.widths is not None else []

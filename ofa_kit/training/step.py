@@ -50,9 +50,13 @@ class Step:
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Move the weights by their gradients, clipped where the recipe says so."""
-        if self.recipe.clip_grad_value:
+        value, norm = self.recipe.clip_grad_value, self.recipe.clip_grad_norm
+        if value or norm:
             self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_value_(self.supernet.parameters(), self.recipe.clip_grad_value)
+        if value:
+            torch.nn.utils.clip_grad_value_(self.supernet.parameters(), value)
+        if norm:
+            torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), norm)
         self.scaler.step(optimizer)
         self.scaler.update()
 

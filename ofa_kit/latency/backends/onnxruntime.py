@@ -1,14 +1,11 @@
 """ONNX Runtime: sessions with bound inputs, on the CPU or on an NVIDIA GPU; on the CPU also per-kernel times."""
 
 import io
-import json
-import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -19,12 +16,14 @@ from onnx import TensorProto, helper
 
 from ofa_kit.errors import BackendError
 from ofa_kit.graphs.precision import serialized_in_precision
+from ofa_kit.latency.board.runner.kit import RunnerError
+from ofa_kit.latency.board.runner.sessions import CPU, BoundModel, kernel_times_ms, open_session
 from ofa_kit.latency.device import DeviceProfile, Precision
 from ofa_kit.latency.protocol import timer
 
 Array = NDArray[np.float32]
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 # The CPU provider computes half in single precision and the CUDA provider int8 pairs in floats: neither is offered.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     CPU: ("fp32", "int8"),
@@ -84,30 +83,9 @@ class OrtBackend:
             reason = missing or str(error)
             raise BackendError(f"onnxruntime cannot start {provider}: {reason}; run `{INSTALL[provider]}`") from error
 
-    def _session(self, model: bytes, profile_prefix: str = "") -> Any:
-        import onnxruntime
-
-        provider = self.profile.provider
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.profile.threads
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised
-        given = {} if provider == CPU else dict(self.profile.options)
-        entries = self.profile.options if provider == CPU else {"session.disable_cpu_ep_fallback": "1"}
-        for key, value in entries.items():
-            options.add_session_config_entry(key, value)
-        if profile_prefix:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile_prefix
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=[(provider, given)], enable_fallback=0)
-        except Exception as error:
-            raise BackendError(f"onnxruntime cannot load the model: {' '.join(str(error).split())}") from error
-        if session.get_providers()[0] != provider:
-            raise BackendError(f"onnxruntime fell back from {provider} to {session.get_providers()[0]}")
-        return session
+    def _session(self, model: bytes) -> Any:
+        with _as_backend_error():
+            return open_session(model, asdict(self.profile))
 
 
 class OrtCpuBackend(OrtBackend):
@@ -117,52 +95,33 @@ class OrtCpuBackend(OrtBackend):
         self, model: bytes, runs: int, on_run: Callable[[], None] = lambda: None
     ) -> dict[str, list[float]]:
         """Run under the profiler and return each named node's times in milliseconds, one a run, warm-up left out."""
-        warmup = 5
         model = serialized_in_precision(model, self.profile.precision)
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._session(model, profile_prefix=str(Path(folder) / "ort"))
-            loaded = OrtModel(session, self.profile)
-            for _ in range(warmup + runs):
-                loaded()
-                on_run()
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        times: dict[str, list[float]] = defaultdict(list)
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                times[event["name"]].append(event["dur"] / 1000.0)
+        with _as_backend_error():
+            times = kernel_times_ms(model, asdict(self.profile), runs, on_run)
         for name in _back_to_fp32(model):
             times.pop(f"{name}_kernel_time", None)
-        return {name: values[warmup:] for name, values in times.items()}
+        return times
 
 
-class OrtModel:
+class OrtModel(BoundModel):
     """A loaded model; calling it runs one inference on fixed inputs that stay bound where the model runs."""
 
     def __init__(self, session: Any, profile: DeviceProfile) -> None:
-        from onnxruntime import OrtValue
-
-        on_gpu = profile.provider in INSTALL
-        place = ("cuda", int(profile.options.get("device_id", "0"))) if on_gpu else ("cpu", 0)
-        rng = np.random.default_rng(0)
-        self._session = session
-        self._binding = session.io_binding()
-        self._inputs = []  # a value on the CPU only refers to its array: hold it
-        for value in session.get_inputs():
-            shape = [size if isinstance(size, int) else profile.batch for size in value.shape]
-            images = rng.standard_normal(shape, dtype=np.float32)
-            self._inputs.append(OrtValue.ortvalue_from_numpy(images, *place))
-            self._binding.bind_ortvalue_input(value.name, self._inputs[-1])
-        for value in session.get_outputs():
-            self._binding.bind_output(value.name, *place)
-
-    def __call__(self) -> None:
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
+        super().__init__(session, asdict(profile))
 
     def predict(self, batches: Iterable[Array]) -> Array:
         """Return the logits (N, classes) of image batches (n, C, R, R)."""
-        name = self._session.get_inputs()[0].name
-        return np.concatenate([self._session.run(None, {name: batch})[0] for batch in batches])
+        name = self.session.get_inputs()[0].name
+        return np.concatenate([self.session.run(None, {name: batch})[0] for batch in batches])
+
+
+@contextmanager
+def _as_backend_error() -> Iterator[None]:
+    """Raise what the runner says as a BackendError."""
+    try:
+        yield
+    except RunnerError as error:
+        raise BackendError(str(error)) from error
 
 
 def _package(profile: DeviceProfile) -> dict[str, str]:

@@ -27,8 +27,9 @@ from ofa_kit.arch.space_file import space_to_dict
 from ofa_kit.errors import BackendError, OfaKitError
 from ofa_kit.graphs.build import merged_model, network_model, random_weights
 from ofa_kit.graphs.precision import in_precision
-from ofa_kit.latency.backends.onnxruntime import CPU, PRECISIONS, TENSORRT
+from ofa_kit.latency.backends.onnxruntime import PRECISIONS, TENSORRT
 from ofa_kit.latency.board.runner.kit import FORMAT, MANIFEST, key_of
+from ofa_kit.latency.board.runner.sessions import CPU
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import REFERENCE
 from ofa_kit.latency.table import COLUMNS

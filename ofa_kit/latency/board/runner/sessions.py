@@ -7,7 +7,7 @@ import platform
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any
@@ -48,7 +48,7 @@ class Runtime:
 
     def load(self, model: Path) -> BoundModel:
         """Return the loaded model, which ran once; a RunnerError says why the runtime refuses it."""
-        session = self._session(model)
+        session = open_session(model, self._device)
         try:
             loaded = BoundModel(session, self._device)
             loaded()
@@ -57,41 +57,8 @@ class Runtime:
         return loaded
 
     def kernel_times_ms(self, model: Path, runs: int) -> dict[str, list[float]]:
-        """Run under the profiler and return each named node's times in milliseconds, one a run, warm-up left out."""
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._session(model, profile_prefix=str(Path(folder) / "ort"))
-            loaded = BoundModel(session, self._device)
-            for _ in range(PROFILER_WARMUP + runs):
-                loaded()
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        times: dict[str, list[float]] = defaultdict(list)
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                times[event["name"]].append(event["dur"] / 1000.0)
-        return {name: values[PROFILER_WARMUP:] for name, values in times.items()}
-
-    def _session(self, model: Path, profile_prefix: str = "") -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._device["threads"]
-        options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised
-        if self._provider != CPU:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        if profile_prefix:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile_prefix
-        chosen = [(self._provider, dict(self._device["options"]))]
-        try:
-            session = onnxruntime.InferenceSession(str(model), options, providers=chosen, enable_fallback=0)
-        except Exception as error:
-            raise RunnerError(f"onnxruntime cannot load '{model.name}': {_one_line(error)}") from error
-        if session.get_providers()[0] != self._provider:
-            raise RunnerError(f"onnxruntime fell back from {self._provider} to {session.get_providers()[0]}")
-        return session
+        """Return each named node's times in milliseconds as `kernel_times_ms` does."""
+        return kernel_times_ms(model, self._device, runs)
 
 
 class BoundModel:
@@ -103,7 +70,7 @@ class BoundModel:
         on_gpu = device["provider"] in ON_CUDA
         place = ("cuda", int(device["options"].get("device_id", "0"))) if on_gpu else ("cpu", 0)
         rng = np.random.default_rng(0)
-        self._session = session
+        self.session = session
         self._binding = session.io_binding()
         self._inputs = []  # a value on the CPU only refers to its array: hold it
         for value in session.get_inputs():
@@ -115,8 +82,54 @@ class BoundModel:
             self._binding.bind_output(value.name, *place)
 
     def __call__(self) -> None:
-        self._session.run_with_iobinding(self._binding)
+        self.session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
+
+
+def open_session(model: Path | bytes, device: Mapping[str, Any], *, profile_prefix: str = "") -> Any:
+    """Return a session on the device profile's provider and on no other; a RunnerError says why there is none."""
+    import onnxruntime
+
+    provider, given = str(device["provider"]), dict(device["options"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = device["threads"]
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # what goes wrong is raised
+    entries = given if provider == CPU else {"session.disable_cpu_ep_fallback": "1"}
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    name, content = ("the model", model) if isinstance(model, bytes) else (f"'{model.name}'", str(model))
+    chosen = [(provider, {} if provider == CPU else given)]
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=chosen, enable_fallback=0)
+    except Exception as error:
+        raise RunnerError(f"onnxruntime cannot load {name}: {_one_line(error)}") from error
+    if session.get_providers()[0] != provider:
+        raise RunnerError(f"onnxruntime fell back from {provider} to {session.get_providers()[0]}")
+    return session
+
+
+def kernel_times_ms(
+    model: Path | bytes, device: Mapping[str, Any], runs: int, on_run: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Run under the profiler and return each named node's times in milliseconds, one a run, warm-up left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(model, device, profile_prefix=str(Path(folder) / "ort"))
+        loaded = BoundModel(session, device)
+        for _ in range(PROFILER_WARMUP + runs):
+            loaded()
+            on_run()
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    times: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"]].append(event["dur"] / 1000.0)
+    return {name: values[PROFILER_WARMUP:] for name, values in times.items()}
 
 
 def block_times_ms(times: Mapping[str, Sequence[float]], prefixes: Iterable[str]) -> dict[str, float]:
