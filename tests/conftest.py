@@ -53,6 +53,14 @@ def pytest_configure() -> None:
         torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, and all that share the walk, in one worker; start with the long ones."""
+    for item in items:
+        shares_walk = "walk" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("walk" if shares_walk else str(item.path)))
+    items.sort(key=lambda item: "walks" not in item.path.parts)
+
+
 @dataclass(frozen=True)
 class Walk:
     """The folder in which README's commands were run, and what each printed."""
