@@ -122,6 +122,7 @@ def test_progressive_shrinking_opens_every_family_and_no_phase_opens_nothing(nam
         ({"batch_size": 10, "accumulate": 4}, "no multiple of accumulate"),
         ({"drop_connect": 1.0}, "drop_connect must be in"),
         ({"clip_grad_value": -1.0}, "clip_grad_value must be at least 0"),
+        ({"clip_grad_norm": -1.0}, "clip_grad_norm must be at least 0"),
     ],
 )
 def test_settings_that_would_be_ignored_or_cannot_be_are_refused(values, message):

@@ -77,6 +77,25 @@ def test_a_share_of_the_labels_mixes_the_gradients_of_both_targets():
     assert any(not torch.allclose(one, other) for one, other in zip(soft, hard, strict=True))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_clipped_gradient_keeps_its_direction_and_has_the_norm_of_its_bound(precision):
+    space = preset("mbv3-tiny")
+    images, labels = batch()
+    supernet = Supernet(space).train()
+    before = {name: value.detach().clone() for name, value in supernet.named_parameters()}
+    passes = [Pass(space.largest(), "labels")]
+    _, whole = gradients(supernet, Recipe(space="mbv3-tiny", precision=precision), images, labels, passes)
+    recipe = Recipe(space="mbv3-tiny", precision=precision, clip_grad_norm=0.01)
+    step = Step(supernet, recipe, CPU)
+    supernet.zero_grad()
+    step.add_gradients(images, labels, passes, noise_seed=1)
+    step.update(torch.optim.SGD(supernet.parameters(), lr=1.0))
+    moved = [before[name] - value.detach() for name, value in supernet.named_parameters() if value.grad is not None]
+    found, wanted = (torch.cat([value.flatten() for value in values]) for values in (moved, whole))
+    assert float(found.norm()) == pytest.approx(0.01, rel=1e-2)
+    assert float(torch.nn.functional.cosine_similarity(found, wanted, dim=0)) == pytest.approx(1.0, abs=1e-2)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_stays_close_to_full_precision_and_keeps_fp32_weights(precision):
     space = preset("mbv3-tiny")
