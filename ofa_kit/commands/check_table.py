@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.layers import layers
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.commands.profile import REFERENCE_TOLERANCE, TABLES, measure_models
+from ofa_kit.commands.profile import REFERENCE_TOLERANCE, TABLES, measure_in_sessions
 from ofa_kit.errors import StaleTableError, TableError
-from ofa_kit.graphs.build import network_model, random_weights
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.table import LatencyTable
@@ -63,12 +61,8 @@ def check_table(
     table.refuse_elsewhere("its rows")
     backend = backend_for(device)
     archs = _spread(table, subnets)
-    models = {
-        arch: network_model(layers(space, arch), random_weights, batch=device.batch).SerializeToString()
-        for arch in archs
-    }
     with reporter.task("checked rows", 1) as advance:
-        found, failed, reference_ms = measure_models(backend, models, seed=len(table.subnets))
+        found, failed, reference_ms = measure_in_sessions(space, backend, archs)
         advance(1, "")
     if failed:
         raise StaleTableError(f"'{table.path}': {device.name} no longer runs {', '.join(failed)}; profile anew")

@@ -1,6 +1,6 @@
 """profile: the latency table of a space on a device: blocks from merged profiled graphs, whole subnets to calibrate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,16 @@ from ofa_kit.latency.board.runner.machine import fingerprint
 from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.costs import costs_of
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import REFERENCE, Measurement, load_average, measure
+from ofa_kit.latency.protocol import (
+    EXTRA_SESSIONS,
+    REFERENCE,
+    Measurement,
+    TimingProtocol,
+    load_average,
+    measure,
+    of_sessions,
+    steady,
+)
 from ofa_kit.latency.table import LatencyTable
 from ofa_kit.predictors.latency import LatencyPredictor
 from ofa_kit.progress import Reporter, Silent
@@ -65,12 +74,13 @@ def profile(
     if isinstance(backend, ProfilingBackend):
         _measure_blocks(table, part, backend, reporter)
     wanted = spread_subnets(part, max(subnets or device.subnets, 4))
-    for task in ("subnets", "subnets that were disturbed"):
-        missing = [arch for arch in wanted if not table.has_steady(arch)]
-        with reporter.task(task, len(missing)) as advance:
-            for start in range(0, len(missing), CHUNK):
-                chunk = missing[start : start + CHUNK]
-                _measure_chunk(table, space, backend, chunk)
+    for session in range(table.protocol.sessions + EXTRA_SESSIONS):
+        missing = [arch for arch in wanted if table.lacks(arch, session)]
+        if not missing:
+            continue
+        with reporter.task(f"subnets, session {session + 1}", len(missing)) as advance:
+            for start, chunk in shuffled_chunks(missing, seed=session):
+                measure_session(table, backend, models_of(space, chunk, backend))
                 advance(start + len(chunk), "")
     return Profiled(table, fit(part, table), part)
 
@@ -102,19 +112,52 @@ def fit(space: SearchSpace, table: LatencyTable) -> LatencyPredictor:
     return LatencyPredictor.fit(space, table.blocks, measured)
 
 
-def measure_subnets(
-    table: LatencyTable, backend: Backend, models: Mapping[ArchConfig, bytes]
-) -> dict[ArchConfig, Measurement]:
-    """Time models interleaved with the reference kernel; a session on a disturbed machine is not `converged`.
+def shuffled_chunks(archs: Sequence[ArchConfig], *, seed: int) -> Iterator[tuple[int, list[ArchConfig]]]:
+    """Yield subnets that are timed side by side, with the number of those before them: others in each session."""
+    order = np.random.default_rng(seed).permutation(len(archs))
+    for start in range(0, len(archs), CHUNK):
+        yield start, [archs[place] for place in order[start : start + CHUNK]]
 
-    A model that the backend refuses becomes a row with `error` and is missing in the answer.
+
+def models_of(space: SearchSpace, archs: Sequence[ArchConfig], backend: Backend) -> dict[ArchConfig, bytes]:
+    """Return serialized ONNX models with random weights: time does not depend on what they hold."""
+    batch = backend.profile.batch
+    return {arch: network_model(layers(space, arch), random_weights, batch=batch).SerializeToString() for arch in archs}
+
+
+def measure_session(table: LatencyTable, backend: Backend, models: Mapping[ArchConfig, bytes]) -> None:
+    """Time models side by side and append a row of each; in a disturbed session none has converged.
+
+    A model that the backend refuses becomes a row with `error`.
     """
-    found, failed, reference_ms = measure_models(backend, models, seed=len(table.subnets))
+    found, failed, reference_ms = measure_models(backend, models, seed=sum(map(len, table.sessions.values())))
+    load, measured_at = load_average(), now()
     for arch in models:
         if arch.key in failed:
-            table.add_failure(arch, failed[arch.key], load=load_average(), measured_at=now())
-    undisturbed = abs(reference_ms / table.reference_ms(reference_ms) - 1) <= REFERENCE_TOLERANCE
-    return {arch: replace(value, converged=value.converged and undisturbed) for arch, value in found.items()}
+            table.add_failure(arch, failed[arch.key], load=load, measured_at=measured_at)
+    found = steady(found, reference_ms, table.reference_ms(reference_ms), REFERENCE_TOLERANCE)
+    costs = costs_of(backend, {arch.key: models[arch] for arch in found if arch.key not in table.costs})
+    for arch, value in found.items():
+        table.add_subnet(arch, value, load=load, measured_at=measured_at, costs=costs.get(arch.key))
+
+
+def measure_in_sessions(
+    space: SearchSpace, backend: Backend, archs: Sequence[ArchConfig]
+) -> tuple[dict[ArchConfig, Measurement], dict[str, str], float]:
+    """Time subnets as a profile does, and write nothing: measurements, errors by key, the reference's floor in ms."""
+    protocol: TimingProtocol = backend.profile.protocol
+    found: dict[ArchConfig, list[Measurement]] = {}
+    failed: dict[str, str] = {}
+    references = []
+    for session in range(protocol.sessions):
+        for start, chunk in shuffled_chunks(archs, seed=session):
+            models = models_of(space, chunk, backend)
+            values, refused, reference_ms = measure_models(backend, models, seed=session * len(archs) + start)
+            failed.update(refused)
+            references.append(reference_ms)
+            for arch, value in values.items():
+                found.setdefault(arch, []).append(value)
+    return {arch: of_sessions(each, protocol.tolerance) for arch, each in found.items()}, failed, min(references)
 
 
 def measure_models(
@@ -132,17 +175,6 @@ def measure_models(
     found = measure(loaded, np.random.default_rng(seed), backend.profile.protocol, timed=backend.timer)
     measured = {arch: found[arch.key] for arch in models if arch.key in found}
     return measured, failed, found[REFERENCE].latency_ms
-
-
-def _measure_chunk(table: LatencyTable, space: SearchSpace, backend: Backend, archs: Sequence[ArchConfig]) -> None:
-    batch = backend.profile.batch
-    models = {
-        arch: network_model(layers(space, arch), random_weights, batch=batch).SerializeToString() for arch in archs
-    }
-    measured = measure_subnets(table, backend, models)
-    costs = costs_of(backend, {arch.key: models[arch] for arch in measured})
-    for arch, found in measured.items():
-        table.add_subnet(arch, found, load=load_average(), measured_at=now(), costs=costs[arch.key])
 
 
 def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: ProfilingBackend, reporter: Reporter) -> None:

@@ -14,14 +14,14 @@ import numpy as np
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.commands.deploy import Deployment, deploy
-from ofa_kit.commands.measure_accuracy import add_row, now, open_evaluator, require_data
-from ofa_kit.commands.profile import TABLES, Profiled, measure_subnets, open_profiled
+from ofa_kit.commands.measure_accuracy import add_row, open_evaluator, require_data
+from ofa_kit.commands.profile import TABLES, Profiled, measure_session, open_profiled
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import BackendError, InfeasibleBudgetError, UnknownNameError
 from ofa_kit.export.onnx_export import export
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import Measurement, load_average
+from ofa_kit.latency.protocol import Measurement
 from ofa_kit.predictors.accuracy import MINIMUM as FEWEST_TOP1
 from ofa_kit.predictors.accuracy import AccuracyPredictor
 from ofa_kit.predictors.accuracy_table import AccuracyTable
@@ -137,9 +137,12 @@ class Specializer:
                 advance(done, f"top-1 {self.accuracy.rows[arch.key][1]:.2f} % (measured)")
             models = {arch: export(s, batch=self.device.batch).SerializeToString() for arch, s in subnets.items()}
             table = self.profiled.table
-            for arch, latency in (measure_subnets(table, self.backend, models) if models else {}).items():
-                table.add_subnet(arch, latency, load=load_average(), measured_at=now())
-                self.judged[arch.key] = Judged(subnets[arch], self.accuracy.rows[arch.key][1], latency)
+            for _ in range(self.device.protocol.sessions if models else 0):
+                measure_session(table, self.backend, models)
+            for arch, subnet in subnets.items():
+                if arch.key in table.subnets and arch.key not in table.failed:
+                    latency = table.subnets[arch.key][1]
+                    self.judged[arch.key] = Judged(subnet, self.accuracy.rows[arch.key][1], latency)
             advance(len(new) + 1, "timed")
         return [self.judged[arch.key] for arch in archs if arch.key in self.judged]
 

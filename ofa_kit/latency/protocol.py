@@ -3,7 +3,8 @@
 All models and a fixed reference are loaded in one process and timed in rounds of shuffled order, in two blocks of
 time apart. The value of a model is its minimum CPU time, the "floor": on a shared machine it repeats within a few
 percent between processes where a median differs by 10-20 %. The wall-clock median ("typical") and p90 stand beside
-it. A model has converged when the floors of both blocks agree.
+it. What others do to caches and memory lasts longer than one session, so a model is timed in several, each with other
+neighbours and loaded anew, and the least of their floors counts. It has converged when two sessions agree on it.
 
 This file is also copied into the kits that boards run: Python 3.8, the standard library and numpy must do for it.
 """
@@ -12,14 +13,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 REFERENCE = "reference"
+TIMES = ("latency_ms", "p50_ms", "p90_ms", "p99_ms")
+EXTRA_SESSIONS = 2
+"""Further sessions of a model on whose floor no two have agreed."""
+
+
+Model = TypeVar("Model")
 
 
 class Runnable(Protocol):
@@ -47,18 +54,20 @@ def timer(clock: Callable[[], float]) -> Timer:
 
 @dataclass(frozen=True)
 class TimingProtocol:
-    """Rounds and tolerances of one timing session."""
+    """Sessions, their rounds, and tolerances."""
 
-    rounds_per_block: int = 25
+    sessions: int = 4
+    """Sessions of a subnet, apart in time."""
+    rounds_per_block: int = 8
     blocks: int = 2
     warmup_runs: int = 10
     warmup_s: float = 0.05
     min_burst_s: float = 0.004
     """Short models run several times in a row in each round, so that one round lasts at least this long."""
-    pause_s: float = 0.5
+    pause_s: float = 0.3
     """Time between blocks."""
     tolerance: float = 0.03
-    """Floors of the blocks must agree within this share."""
+    """Floors of the blocks of a session, and the two lowest of the sessions, must agree within this share."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,21 @@ class Measurement:
     """Spread of the times that the floor is made of: standard deviation / mean of the faster nine tenths."""
     runs: int
     converged: bool
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> Measurement:
+        """Return what a row of a table says; a ValueError where it is damaged."""
+        if row["converged"] not in ("True", "False"):
+            raise ValueError(f"converged '{row['converged']}'")
+        times = {name: float(row[name]) for name in TIMES}
+        if not 0 < min(times.values()) <= max(times.values()) < float("inf"):
+            raise ValueError(f"{', '.join(row[name] for name in TIMES)} ms")
+        return cls(**times, cv=float(row["cv"]), runs=int(row["runs"]), converged=row["converged"] == "True")
+
+    def to_row(self) -> dict[str, object]:
+        """Return the columns of a table's row."""
+        times: dict[str, object] = {name: f"{getattr(self, name):.6f}" for name in TIMES}
+        return {**times, "cv": f"{self.cv:.4f}", "runs": self.runs, "converged": self.converged}
 
 
 def measure(
@@ -108,10 +132,36 @@ def measure(
     return {name: _summary(floors[name], wall[name], protocol) for name in names}
 
 
-def steady(found: Mapping[str, Measurement], reference_ms: float, tolerance: float) -> dict[str, Measurement]:
-    """Return the measurements; none has converged where the reference is off `reference_ms` by a larger share."""
-    undisturbed = abs(found[REFERENCE].latency_ms / reference_ms - 1) <= tolerance
-    return {name: replace(value, converged=value.converged and undisturbed) for name, value in found.items()}
+def of_sessions(sessions: Sequence[Measurement], tolerance: float) -> Measurement:
+    """Return what all sessions of one model say: the least floor, the median of the medians, the worst p99.
+
+    It has converged when at least two undisturbed sessions (or the only one) agree on the least floor.
+    """
+    best = min(sessions, key=lambda found: found.latency_ms)
+    near = [found for found in sessions if found.converged and found.latency_ms <= (1 + tolerance) * best.latency_ms]
+    return replace(
+        best,
+        p50_ms=float(np.median([found.p50_ms for found in sessions])),
+        p90_ms=float(np.median([found.p90_ms for found in sessions])),
+        p99_ms=max(found.p99_ms for found in sessions),
+        runs=sum(found.runs for found in sessions),
+        converged=len(near) >= min(2, len(sessions)),
+    )
+
+
+def settled(sessions: Sequence[Measurement], protocol: TimingProtocol) -> bool:
+    """Return whether a model needs no further session: enough have agreed, or further ones would not help."""
+    if len(sessions) >= protocol.sessions + EXTRA_SESSIONS:
+        return True
+    return len(sessions) >= protocol.sessions and of_sessions(sessions, protocol.tolerance).converged
+
+
+def steady(
+    found: Mapping[Model, Measurement], reference_ms: float, usual_ms: float, tolerance: float
+) -> dict[Model, Measurement]:
+    """Return a session's measurements; none has converged where the reference is further off its usual time."""
+    undisturbed = abs(reference_ms / usual_ms - 1) <= tolerance
+    return {model: replace(value, converged=value.converged and undisturbed) for model, value in found.items()}
 
 
 def load_average() -> float:

@@ -1,8 +1,8 @@
 """LatencyTable: rows of blocks and of whole subnets for one device profile and one space, on disk as CSV + JSON.
 
-The CSV only grows. A block row has its lowering key and the time of its kernels inside a merged graph; a subnet row
-has its architecture and the time of the whole network. Rows of a failed measurement carry `error`. The JSON beside
-it says what was measured, where and how.
+The CSV only grows. A block row has its lowering key and the time of its kernels inside a merged graph; a subnet has a
+row a session, with its architecture and the time of the whole network. Rows of a failed measurement carry `error`. The
+JSON beside it says what was measured, where and how.
 """
 
 import json
@@ -19,7 +19,7 @@ from ofa_kit.errors import StaleTableError, TableError
 from ofa_kit.latency.board.runner.machine import fingerprint
 from ofa_kit.latency.costs import Costs
 from ofa_kit.latency.device import MADE_BY, DeviceProfile
-from ofa_kit.latency.protocol import Measurement
+from ofa_kit.latency.protocol import Measurement, TimingProtocol, of_sessions, settled
 
 COLUMNS = (
     "kind", "key", *ARCH_COLUMNS, "latency_ms", "p50_ms", "p90_ms", "p99_ms", "cv", "runs", "converged",
@@ -32,7 +32,7 @@ COSTS = tuple(field.name for field in fields(Costs))
 
 @dataclass
 class LatencyTable:
-    """The rows in memory: `blocks` by lowering key (ms), `subnets` by architecture key."""
+    """The rows in memory: `blocks` by lowering key (ms), `subnets` by architecture key, of all their sessions."""
 
     path: Path
     provenance: dict[str, Any]
@@ -41,6 +41,8 @@ class LatencyTable:
     failed: dict[str, str] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
     """What subnets cost beside time, by architecture key."""
+    sessions: dict[str, list[Measurement]] = field(default_factory=dict)
+    """What each session said of a subnet, by architecture key."""
 
     @classmethod
     def open(cls, root: Path, profile: DeviceProfile, space: SearchSpace) -> "LatencyTable":
@@ -113,21 +115,23 @@ class LatencyTable:
     def add_subnet(
         self, arch: ArchConfig, found: Measurement, *, load: float, measured_at: str, costs: Costs | None = None
     ) -> None:
-        """Append one whole-network row; one that is there stays, unless it had not converged and this one has."""
-        if arch.key in self.subnets and (self.subnets[arch.key][1].converged or not found.converged):
+        """Append what one session said of a whole network; the same said twice counts once."""
+        if found in self.sessions.get(arch.key, []):
             return
-        row: dict[str, object] = {
-            "kind": "subnet", "key": arch.key, **arch.to_row(), "latency_ms": f"{found.latency_ms:.6f}",
-            "p50_ms": f"{found.p50_ms:.6f}", "p90_ms": f"{found.p90_ms:.6f}", "p99_ms": f"{found.p99_ms:.6f}",
-            "cv": f"{found.cv:.4f}", "runs": found.runs, "converged": found.converged, "load": f"{load:.2f}",
-            "measured_at": measured_at,
-        }  # fmt: skip
+        row = {"kind": "subnet", "key": arch.key, **arch.to_row(), **found.to_row()}
+        row.update(load=f"{load:.2f}", measured_at=measured_at)
         known = {name: value for name, value in asdict(costs or Costs()).items() if value is not None}
         self._append([row | {name: f"{value:.4f}" for name, value in known.items()}])
 
-    def has_steady(self, arch: ArchConfig) -> bool:
-        """Return whether the whole network was measured and had converged, or cannot be measured."""
-        return arch.key in self.failed or (arch.key in self.subnets and self.subnets[arch.key][1].converged)
+    def lacks(self, arch: ArchConfig, session: int) -> bool:
+        """Return whether a session (0, 1, ...) of the whole network is still to be measured."""
+        done = self.sessions.get(arch.key, [])
+        return arch.key not in self.failed and len(done) <= session and not settled(done, self.protocol)
+
+    @property
+    def protocol(self) -> TimingProtocol:
+        """The protocol that the table was begun with."""
+        return TimingProtocol(**self.provenance.get("device", {}).get("protocol", {}))
 
     def add_failure(self, arch: ArchConfig, error: str, *, load: float, measured_at: str) -> None:
         """Append the row of a measurement that failed."""
@@ -168,17 +172,12 @@ class LatencyTable:
             elif row["kind"] == "block":
                 self.blocks[row["key"]] = float(row["latency_ms"])
             else:
-                found = Measurement(
-                    latency_ms=float(row["latency_ms"]),
-                    p50_ms=float(row["p50_ms"]),
-                    p90_ms=float(row["p90_ms"]),
-                    p99_ms=float(row["p99_ms"]),
-                    cv=float(row["cv"]),
-                    runs=int(row["runs"]),
-                    converged=row["converged"] == "True",
-                )
-                self.subnets[row["key"]] = (ArchConfig.from_row(row), found)
-                self.costs[row["key"]] = Costs(**{name: float(row[name]) for name in COSTS if row[name]})
+                sessions = self.sessions.setdefault(row["key"], [])
+                sessions.append(Measurement.from_row(row))
+                self.subnets[row["key"]] = (ArchConfig.from_row(row), of_sessions(sessions, self.protocol.tolerance))
+                costs = {name: float(row[name]) for name in COSTS if row[name]}
+                if costs:
+                    self.costs[row["key"]] = Costs(**costs)
             if row["latency_ms"] and not 0 < float(row["latency_ms"]) < math.inf:
                 raise ValueError(f"latency_ms {row['latency_ms']}")
         except ValueError as error:

@@ -13,11 +13,11 @@ from ofa_kit.commands.compare_tables import compare_tables
 from ofa_kit.commands.profile import profile
 from ofa_kit.errors import OfaKitError, StaleTableError, TableError
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import Measurement, TimingProtocol
+from ofa_kit.latency.protocol import EXTRA_SESSIONS, Measurement, TimingProtocol
 from ofa_kit.latency.table import LatencyTable
 
 SPACE = preset("mbv3-tiny")
-DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=TimingProtocol(rounds_per_block=10, pause_s=0.1))
+DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=TimingProtocol(sessions=3, rounds_per_block=10, pause_s=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +86,33 @@ def test_tables_of_two_spaces_are_not_compared(tables, tmp_path):
         compare_tables(path, tmp_path / "nowhere.csv")
 
 
-def test_a_disturbed_row_gives_way_to_a_steady_one_and_no_other(tmp_path):
+def test_a_subnet_is_its_least_floor_and_lacks_sessions_until_two_agree(tmp_path):
     table = LatencyTable.create(tmp_path, DEVICE, SPACE, {})
     arch, when = SPACE.largest(), {"load": 0.0, "measured_at": "2026-01-01T00:00:00Z"}
-    found = Measurement(latency_ms=2.0, p50_ms=2, p90_ms=2, p99_ms=2, cv=0.1, runs=9, converged=False)
-    table.add_subnet(arch, found, **when)
-    assert not table.has_steady(arch)
-    table.add_subnet(arch, replace(found, latency_ms=3.0), **when)
-    table.add_subnet(arch, replace(found, latency_ms=1.0, converged=True), **when)
-    table.add_subnet(arch, replace(found, latency_ms=4.0, converged=True), **when)
-    again = LatencyTable.open(tmp_path, DEVICE, SPACE)
-    assert again.has_steady(arch)
-    assert again.subnets[arch.key][1].latency_ms == 1.0
+    found = Measurement(latency_ms=2.0, p50_ms=2.5, p90_ms=3, p99_ms=4, cv=0.1, runs=9, converged=True)
+    assert table.lacks(arch, session=0)
+    for ms in (2.0, 3.0):
+        table.add_subnet(arch, replace(found, latency_ms=ms), **when)
+    assert not table.lacks(arch, session=1)
+    assert not table.subnets[arch.key][1].converged
+    table.add_subnet(arch, replace(found, latency_ms=1.0), **when)
+    assert table.lacks(arch, session=3)  # as many as the protocol asks for, but no two agree
+    table.add_subnet(arch, replace(found, latency_ms=1.01, p99_ms=9.0), **when)
+    for opened in (table, LatencyTable.open(tmp_path, DEVICE, SPACE)):
+        value = opened.subnets[arch.key][1]
+        assert (value.latency_ms, value.p50_ms, value.p99_ms, value.runs) == (1.0, 2.5, 9.0, 36)
+        assert value.converged
+        assert not opened.lacks(arch, session=9)
+
+
+def test_the_same_row_counts_once_and_disturbed_sessions_end(tmp_path):
+    table = LatencyTable.create(tmp_path, DEVICE, SPACE, {})
+    arch, when = SPACE.largest(), {"load": 0.0, "measured_at": "2026-01-01T00:00:00Z"}
+    found = Measurement(latency_ms=2.0, p50_ms=2.5, p90_ms=3, p99_ms=4, cv=0.1, runs=9, converged=False)
+    for number in range(DEVICE.protocol.sessions + EXTRA_SESSIONS):
+        assert table.lacks(arch, session=number)
+        for _ in "twice":
+            table.add_subnet(arch, replace(found, runs=number), **when)
+    assert len(table.sessions[arch.key]) == DEVICE.protocol.sessions + EXTRA_SESSIONS
+    assert not table.lacks(arch, session=99)
+    assert not table.subnets[arch.key][1].converged

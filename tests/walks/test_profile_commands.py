@@ -13,7 +13,7 @@ from tests.conftest import ofa_kit, real_data
 QUICK = """
 name: quick
 backend: onnxruntime
-protocol: {rounds_per_block: 3, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
+protocol: {sessions: 2, rounds_per_block: 3, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
 """
 PART = ["--space", "mbv3-tiny", "--resolutions", "8,12", "--subnets", "5"]
 

@@ -16,11 +16,9 @@ from time import perf_counter
 
 import numpy as np
 
-from ofa_kit.arch.layers import layers
 from ofa_kit.arch.space_file import find_space
 from ofa_kit.commands.compare_tables import compare_tables
-from ofa_kit.commands.profile import CHUNK, at_resolutions, fit, measure_models
-from ofa_kit.graphs.build import network_model, random_weights
+from ofa_kit.commands.profile import at_resolutions, fit, measure_in_sessions
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import load_average
@@ -66,13 +64,7 @@ def judge(arguments: argparse.Namespace, folder: Path) -> None:
     rng = np.random.default_rng(arguments.seed)
     archs = [arch for arch in (part.sample(rng) for _ in range(4 * arguments.test_subnets)) if arch.key not in known]
     archs = list({arch.key: arch for arch in archs}.values())[: arguments.test_subnets]
-    backend, found = backend_for(device), {}
-    for start in range(0, len(archs), CHUNK):
-        models = {
-            arch: network_model(layers(space, arch), random_weights, batch=device.batch).SerializeToString()
-            for arch in archs[start : start + CHUNK]
-        }
-        found |= measure_models(backend, models, seed=start)[0]
+    found = measure_in_sessions(space, backend_for(device), archs)[0]
     measured = np.array([found[arch].latency_ms for arch in archs])
     predicted, error = fit(part, tables[0]).predict(np.stack([part.encode(arch) for arch in archs]))
     print(

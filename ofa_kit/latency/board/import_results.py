@@ -164,9 +164,11 @@ def _check_block(row: Row, known: set[str]) -> None:
     if row["key"] not in known:
         raise ValueError(f"no block '{row['key']}' in the space")
     if not row["error"]:
-        _positive(row["latency_ms"])
+        if not 0 < float(row["latency_ms"]) < math.inf:
+            raise ValueError(f"{row['latency_ms']} ms")
         int(row["runs"])
-        _truth(row["converged"])
+        if row["converged"] not in ("True", "False"):
+            raise ValueError(f"converged '{row['converged']}'")
 
 
 def _arch(row: Row, space: SearchSpace) -> ArchConfig:
@@ -179,28 +181,7 @@ def _arch(row: Row, space: SearchSpace) -> ArchConfig:
 def _measurement(row: Row) -> Measurement | None:
     if row["error"]:
         return None
-    return Measurement(
-        latency_ms=_positive(row["latency_ms"]),
-        p50_ms=_positive(row["p50_ms"]),
-        p90_ms=_positive(row["p90_ms"]),
-        p99_ms=_positive(row["p99_ms"]),
-        cv=float(row["cv"]),
-        runs=int(row["runs"]),
-        converged=_truth(row["converged"]),
-    )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError(f"{text} ms")
-    return value
-
-
-def _truth(text: str) -> bool:
-    if text not in ("True", "False"):
-        raise ValueError(f"converged '{text}'")
-    return text == "True"
+    return Measurement.from_row(row)
 
 
 def _refuse_other(table: LatencyTable, facts: _Facts, source: str) -> None:

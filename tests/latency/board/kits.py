@@ -14,7 +14,7 @@ from ofa_kit.latency.protocol import TimingProtocol
 
 SPACE = preset("mbv3-tiny")
 RESOLUTIONS = (8, 12)
-QUICK = TimingProtocol(rounds_per_block=3, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
+QUICK = TimingProtocol(sessions=2, rounds_per_block=3, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
 DEVICE = replace(DeviceProfile.load("cpu-ort"), name="some-board", protocol=QUICK)
 SUBNETS = spread_subnets(replace(SPACE, resolutions=RESOLUTIONS), 6)
 BLOCKS = {key for resolution in RESOLUTIONS for key in distinct_layers(SPACE, resolution)}

@@ -62,7 +62,7 @@ def _require_packages() -> None:
 
 
 def _run(folder: Path, results_folder: Path) -> None:
-    from ...protocol import load_average
+    from ...protocol import TimingProtocol, load_average
     from .measuring import measure_kit, now
     from .sessions import Runtime
 
@@ -81,7 +81,9 @@ def _run(folder: Path, results_folder: Path) -> None:
         "load": f"{load_average():.2f}",
         "begun_at": now(),
     }
-    measure_kit(kit, Results(results_folder, manifest["columns"], facts), runtime, _say)
+    protocol = TimingProtocol(**manifest["device"]["protocol"])
+    results = Results(results_folder, manifest["columns"], facts, protocol)
+    measure_kit(kit, results, runtime, protocol, _say)
 
 
 def _say(text: str) -> None:

@@ -8,28 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from ...protocol import REFERENCE, Measurement, Runnable, TimingProtocol, load_average, measure, steady
+from ...protocol import (
+    EXTRA_SESSIONS,
+    REFERENCE,
+    Measurement,
+    Runnable,
+    TimingProtocol,
+    load_average,
+    measure,
+    steady,
+)
 from .kit import Kit, RunnerError
-from .results import ATTEMPTS, Results
+from .results import Results
 from .sessions import Runtime, block_times_ms
 
 PROGRESS_EVERY_S = 5.0
 
 
-def measure_kit(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
+def measure_kit(
+    kit: Kit, results: Results, runtime: Runtime, protocol: TimingProtocol, say: Callable[[str], None]
+) -> None:
     """Measure what the results still lack; a kill loses the rows of one graph of blocks or of one chunk of subnets."""
     _measure_blocks(kit, results, runtime, say)
-    for attempt in range(ATTEMPTS):
-        missing = [
-            graph
-            for graph in kit.graphs("subnet")
-            if results.lacks("subnet", graph["key"]) and results.count("subnet", graph["key"]) <= attempt
-        ]
-        progress = _Progress(say, "subnets that were disturbed" if attempt else "subnets", len(missing))
+    for session in range(protocol.sessions + EXTRA_SESSIONS):
+        missing = [graph for graph in kit.graphs("subnet") if results.lacks_subnet(graph["key"], session)]
+        order = np.random.default_rng(session).permutation(len(missing))  # other neighbours in each session
+        progress = _Progress(say, f"subnets, session {session + 1}", len(missing))
         chunk = kit.manifest["plan"]["chunk"]
         for start in range(0, len(missing), chunk):
-            graphs = missing[start : start + chunk]
-            _measure_chunk(kit, results, runtime, graphs, progress.rounds_of(start, len(graphs)))
+            graphs = [missing[place] for place in order[start : start + chunk]]
+            _measure_chunk(kit, results, runtime, graphs, protocol, progress.rounds_of(start, len(graphs)))
 
 
 def now() -> str:
@@ -38,9 +46,7 @@ def now() -> str:
 
 
 def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
-    todo = [
-        graph for graph in kit.graphs("blocks") if any(results.lacks("block", key) for key in graph["keys"].values())
-    ]
+    todo = [graph for graph in kit.graphs("blocks") if any(results.lacks_block(key) for key in graph["keys"].values())]
     plan = kit.manifest["plan"]
     progress = _Progress(say, "graphs of blocks", len(todo))
     for number, graph in enumerate(todo):
@@ -52,7 +58,7 @@ def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, say: Callable[
         results.append(
             _block_row(key, [found[prefix] for found in sessions if prefix in found], plan)
             for prefix, key in graph["keys"].items()
-            if results.lacks("block", key)
+            if results.lacks_block(key)
         )
 
 
@@ -73,6 +79,7 @@ def _measure_chunk(
     results: Results,
     runtime: Runtime,
     graphs: Sequence[Mapping[str, Any]],
+    protocol: TimingProtocol,
     on_round: Callable[[int, int], None],
 ) -> None:
     loaded: dict[str, Runnable] = {}
@@ -85,13 +92,14 @@ def _measure_chunk(
     loaded[REFERENCE] = runtime.load(kit.folder / kit.graphs("reference")[0]["file"])
     found = measure(
         loaded,
-        np.random.default_rng(sum(results.count("subnet", graph["key"]) for graph in kit.graphs("subnet"))),
-        TimingProtocol(**kit.manifest["device"]["protocol"]),
+        np.random.default_rng(results.sessions),
+        protocol,
         on_round=on_round,
         timed=runtime.timed,
     )
-    reference_ms = results.reference_ms(found[REFERENCE].latency_ms)
-    found = steady(found, reference_ms, kit.manifest["plan"]["reference_tolerance"])
+    reference_ms = found[REFERENCE].latency_ms
+    tolerance = kit.manifest["plan"]["reference_tolerance"]
+    found = steady(found, reference_ms, results.reference_ms(reference_ms), tolerance)
     results.append(_subnet_row(graph, found.get(graph["key"]), error=refused.get(graph["key"], "")) for graph in graphs)
 
 
@@ -100,8 +108,7 @@ def _subnet_row(graph: Mapping[str, Any], found: Measurement | None, *, error: s
     row.update(load=f"{load_average():.2f}", measured_at=now())
     if found is None:
         return {**row, "error": error}
-    times = {name: f"{getattr(found, name):.6f}" for name in ("latency_ms", "p50_ms", "p90_ms", "p99_ms")}
-    return {**row, **times, "cv": f"{found.cv:.4f}", "runs": found.runs, "converged": found.converged}
+    return {**row, **found.to_row()}
 
 
 class _Progress:

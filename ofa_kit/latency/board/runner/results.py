@@ -11,22 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ...protocol import Measurement, TimingProtocol, settled
 from .kit import RunnerError
 
 ROWS, FACTS = "results.csv", "results.json"
-ATTEMPTS = 2
-"""A subnet whose first measurement had not converged is measured once more."""
 
 
 class Results:
     """The rows that are there, and room for more."""
 
-    def __init__(self, folder: Path, columns: Sequence[str], facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, columns: Sequence[str], facts: Mapping[str, Any], protocol: TimingProtocol
+    ) -> None:
         """Open or begin the results in `folder`; a RunnerError when others work on them or they are another kit's."""
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder)
         self._rows, self._facts, self._columns = folder / ROWS, folder / FACTS, list(columns)
-        self._settled: dict[tuple[str, str], list[bool]] = {}
+        self._protocol, self._done = protocol, set[str]()
+        self._sessions: dict[str, list[Measurement]] = {}
         if self._facts.exists():
             self.facts = _read_facts(self._facts)
             self._refuse_other(facts)
@@ -35,16 +37,27 @@ class Results:
         else:
             self.facts = dict(facts)
             _replace(self._facts, self.facts)
-        for row in _read_rows(self._rows, self._columns):
-            self._take(row)
+        for number, row in enumerate(_read_rows(self._rows, self._columns), start=2):
+            try:
+                self._take(row)
+            except ValueError as error:
+                raise RunnerError(
+                    f"'{self._rows}' line {number} is damaged ({error}); delete that line and run again"
+                ) from error
 
-    def count(self, kind: str, key: str) -> int:
-        """Return how many rows there are for a block or subnet."""
-        return len(self._settled.get((kind, key), []))
+    @property
+    def sessions(self) -> int:
+        """How many sessions of subnets there are."""
+        return sum(map(len, self._sessions.values()))
 
-    def lacks(self, kind: str, key: str) -> bool:
-        """Return whether a block or subnet is still to be measured."""
-        return self.count(kind, key) < ATTEMPTS and not any(self._settled.get((kind, key), []))
+    def lacks_block(self, key: str) -> bool:
+        """Return whether a block is still to be measured."""
+        return key not in self._done
+
+    def lacks_subnet(self, key: str, session: int) -> bool:
+        """Return whether a session (0, 1, ...) of a subnet is still to be measured."""
+        found = self._sessions.get(key, [])
+        return key not in self._done and len(found) <= session and not settled(found, self._protocol)
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write rows as complete lines and force them to disk."""
@@ -69,8 +82,10 @@ class Results:
         return float(self.facts["reference_ms"])
 
     def _take(self, row: Mapping[str, str]) -> None:
-        settled = row["kind"] == "block" or bool(row["error"]) or row["converged"] == "True"
-        self._settled.setdefault((row["kind"], row["key"]), []).append(settled)
+        if row["kind"] == "block" or row["error"]:
+            self._done.add(row["key"])
+        else:
+            self._sessions.setdefault(row["key"], []).append(Measurement.from_row(row))
 
     def _refuse_other(self, facts: Mapping[str, Any]) -> None:
         try:
