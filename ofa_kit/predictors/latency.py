@@ -33,6 +33,8 @@ CONSTANT, BLOCK_SUM = "constant", "block_sum"
 LINES = ((BLOCK_SUM,), (BLOCK_SUM, CONSTANT), (BLOCK_SUM, CONSTANT, "layers"), (BLOCK_SUM, CONSTANT, "kernels"))
 FEW = (CONSTANT, "blocks", "squeezes", "pointwise_macs", "depthwise_macs", "wide_elements")
 ALL = (*FEW, "smooth_blocks", "dense_macs", "block_elements", "other_elements", "params")
+REPEATS = 0.03
+"""Share by which times of one subnet in two tables may differ: what a table says of itself does not include it."""
 OUTSIDE = 1.5
 """How many more times the error is expected at one measured range outside of what was measured."""
 
@@ -87,7 +89,7 @@ class LatencyPredictor:
         costs = _costs(space, block_sum)
         candidates = _candidates(len(target), with_blocks=block_sum is not None)
         best, fit, held_out = choose(candidates, _inputs(costs, genomes), target)
-        physical, quantile = _physical(space, genomes), held_out.error_quantile(target)
+        physical, quantile = _physical(space, genomes), float(np.hypot(held_out.error_quantile(target), REPEATS))
         prices = dict(zip(best.columns, fit.coefficients, strict=True))
         constant_ms = float(prices.pop(CONSTANT, 0.0))
         return cls(
