@@ -8,7 +8,6 @@ from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.profile import (
     BLOCK_RUNS,
     BLOCK_SESSIONS,
-    BLOCK_TOLERANCE,
     CHUNK,
     REFERENCE_TOLERANCE,
     TABLES,
@@ -26,7 +25,6 @@ KITS = Path("kits")
 PLAN = Plan(
     block_runs=BLOCK_RUNS,
     block_sessions=BLOCK_SESSIONS,
-    block_tolerance=BLOCK_TOLERANCE,
     chunk=CHUNK,
     reference_tolerance=REFERENCE_TOLERANCE,
 )

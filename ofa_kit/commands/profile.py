@@ -40,9 +40,8 @@ from ofa_kit.progress import Reporter, Silent
 TABLES = Path("latency_tables")
 CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
-BLOCK_RUNS, BLOCK_SESSIONS = 20, 2
-"""Runs of a merged graph in each of the sessions that must agree."""
-BLOCK_TOLERANCE = 0.03
+BLOCK_RUNS, BLOCK_SESSIONS = 30, 4
+"""Runs of a merged graph in each of its sessions."""
 REFERENCE_TOLERANCE = 0.05
 """Sessions whose reference kernel is further off than this do not count as converged."""
 
@@ -178,27 +177,25 @@ def measure_models(
 
 
 def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: ProfilingBackend, reporter: Reporter) -> None:
+    found: dict[str, Layer] = {}
     todo: dict[int, dict[str, Layer]] = {}
-    seen = set(table.blocks)
     for resolution in space.resolutions:
-        missing = {key: layer for key, layer in distinct_layers(space, resolution).items() if key not in seen}
-        seen |= missing.keys()
-        if missing:
-            todo[resolution] = missing
-    with reporter.task("blocks", len(todo) * BLOCK_SESSIONS) as advance:
-        for number, (resolution, missing) in enumerate(todo.items()):
-            prefixes = {f"b{i}": layer for i, layer in enumerate(missing.values())}
+        todo[resolution] = {k: layer for k, layer in distinct_layers(space, resolution).items() if k not in found}
+        found |= todo[resolution]
+    sessions = [
+        (session, resolution, [layer for key, layer in blocks.items() if table.lacks_block(key, session)])
+        for session in range(BLOCK_SESSIONS)
+        for resolution, blocks in todo.items()
+    ]
+    sessions = [item for item in sessions if item[-1]]
+    with reporter.task("blocks", len(sessions)) as advance:
+        for done, (_, resolution, missing) in enumerate(sessions, start=1):
+            prefixes = {f"b{i}": layer for i, layer in enumerate(missing)}
             model = merged_model(prefixes, batch=backend.profile.batch).SerializeToString()
-            sessions = []
-            for session in range(BLOCK_SESSIONS):
-                sessions.append(block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS), prefixes))
-                advance(number * BLOCK_SESSIONS + session + 1, f"{resolution} px")
-            seen_in_all = [name for name in prefixes if all(name in found for found in sessions)]
-            times = {prefixes[name].key: [found[name] for found in sessions] for name in seen_in_all}
-            unsteady = {key for key, found in times.items() if max(found) > (1 + BLOCK_TOLERANCE) * min(found)}
-            best = {key: min(found) for key, found in times.items() if min(found) > 0}
-            runs = BLOCK_SESSIONS * BLOCK_RUNS
-            table.add_blocks(best, runs=runs, unsteady=unsteady, load=load_average(), measured_at=now())
+            times_ms = block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS), prefixes)
+            seen = [(prefixes[name].key, ms) for name, ms in times_ms.items() if ms > 0]
+            table.add_blocks(seen, runs=BLOCK_RUNS, load=load_average(), measured_at=now())
+            advance(done, f"{resolution} px")
 
 
 def _provenance(device: DeviceProfile, backend: Backend) -> dict[str, object]:
@@ -207,7 +204,8 @@ def _provenance(device: DeviceProfile, backend: Backend) -> dict[str, object]:
         "versions": {"ofa-kit": version("ofa-kit"), **backend.versions},
         "device_facts": dict(backend.facts),
         "protocol": asdict(device.protocol),
-        "block_runs": BLOCK_SESSIONS * BLOCK_RUNS,
+        "block_runs": BLOCK_RUNS,
+        "block_sessions": BLOCK_SESSIONS,
         "load": f"{load_average():.2f}",
         "begun_at": now(),
     }

@@ -42,7 +42,8 @@ def import_mit_tables(files: Sequence[Path], tables: Path, device_name: str, spa
     provenance: dict[str, Any] = {"measured_elsewhere": True, "imported_from": {}}
     table = LatencyTable.create(tables, imported_profile(device_name), space, provenance)
     _refuse_others(table, times_ms)
-    table.add_blocks(times_ms, runs=min(one.fewest_runs for one in found), load=math.nan, measured_at="")
+    missing = [(key, ms) for key, ms in times_ms.items() if key not in table.blocks]
+    table.add_blocks(missing, runs=min(one.fewest_runs for one in found), load=math.nan, measured_at="")
     hashes = {one.path.name: hashlib.sha256(one.path.read_bytes()).hexdigest() for one in found}
     table.provenance["imported_from"].update(hashes)
     storage.write_text(table.path.with_suffix(".json"), json.dumps(table.provenance, indent=2) + "\n")

@@ -1,13 +1,13 @@
 """LatencyTable: rows of blocks and of whole subnets for one device profile and one space, on disk as CSV + JSON.
 
-The CSV only grows. A block row has its lowering key and the time of its kernels inside a merged graph; a subnet has a
-row a session, with its architecture and the time of the whole network. Rows of a failed measurement carry `error`. The
-JSON beside it says what was measured, where and how.
+The CSV only grows, by a row a session: of a block with its lowering key and the time of its kernels inside a merged
+graph, of a subnet with its architecture and the time of the whole network. The least of the sessions counts. Rows of a
+failed measurement carry `error`. The JSON beside it says what was measured, where and how.
 """
 
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class LatencyTable:
     """What subnets cost beside time, by architecture key."""
     sessions: dict[str, list[Measurement]] = field(default_factory=dict)
     """What each session said of a subnet, by architecture key."""
+    block_sessions: dict[str, list[float]] = field(default_factory=dict)
+    """What each session said of a block (ms), by lowering key."""
 
     @classmethod
     def open(cls, root: Path, profile: DeviceProfile, space: SearchSpace) -> "LatencyTable":
@@ -94,30 +96,20 @@ class LatencyTable:
             storage.write_text(path.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
         return cls.open(root, profile, space)
 
-    def add_blocks(
-        self,
-        times_ms: dict[str, float],
-        *,
-        runs: int,
-        load: float,
-        measured_at: str,
-        unsteady: Collection[str] = (),
-    ) -> None:
-        """Append block rows, the `unsteady` ones as not converged; a block that is there already stays as it was."""
+    def add_blocks(self, times_ms: Iterable[tuple[str, float]], *, runs: int, load: float, measured_at: str) -> None:
+        """Append what sessions said of blocks, by lowering key."""
         common = {"runs": runs, "load": f"{load:.2f}", "measured_at": measured_at}
-        rows = [
-            {"kind": "block", "key": key, "latency_ms": float(ms), "converged": key not in unsteady, **common}
-            for key, ms in times_ms.items()
-            if key not in self.blocks
-        ]
+        rows = [{"kind": "block", "key": key, "latency_ms": float(ms), **common} for key, ms in times_ms]
         self._append(rows)
+
+    def lacks_block(self, key: str, session: int) -> bool:
+        """Return whether a session (0, 1, ...) of a block is still to be measured."""
+        return len(self.block_sessions.get(key, [])) <= session
 
     def add_subnet(
         self, arch: ArchConfig, found: Measurement, *, load: float, measured_at: str, costs: Costs | None = None
     ) -> None:
-        """Append what one session said of a whole network; the same said twice counts once."""
-        if found in self.sessions.get(arch.key, []):
-            return
+        """Append what one session said of a whole network."""
         row = {"kind": "subnet", "key": arch.key, **arch.to_row(), **found.to_row()}
         row.update(load=f"{load:.2f}", measured_at=measured_at)
         known = {name: value for name, value in asdict(costs or Costs()).items() if value is not None}
@@ -170,7 +162,9 @@ class LatencyTable:
             if row["error"]:
                 self.failed[row["key"]] = row["error"]
             elif row["kind"] == "block":
-                self.blocks[row["key"]] = float(row["latency_ms"])
+                times = self.block_sessions.setdefault(row["key"], [])
+                times.append(float(row["latency_ms"]))
+                self.blocks[row["key"]] = min(times)
             else:
                 sessions = self.sessions.setdefault(row["key"], [])
                 sessions.append(Measurement.from_row(row))

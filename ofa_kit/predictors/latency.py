@@ -33,7 +33,7 @@ CONSTANT, BLOCK_SUM = "constant", "block_sum"
 LINES = ((BLOCK_SUM,), (BLOCK_SUM, CONSTANT), (BLOCK_SUM, CONSTANT, "layers"), (BLOCK_SUM, CONSTANT, "kernels"))
 FEW = (CONSTANT, "blocks", "squeezes", "pointwise_macs", "depthwise_macs", "wide_elements")
 ALL = (*FEW, "smooth_blocks", "dense_macs", "block_elements", "other_elements", "params")
-REPEATS = 0.03
+REPEATS = 0.015
 """Share by which times of one subnet in two tables may differ: what a table says of itself does not include it."""
 OUTSIDE = 1.5
 """How many more times the error is expected at one measured range outside of what was measured."""

@@ -79,7 +79,7 @@ def test_tables_are_compared_row_by_row(tables, tmp_path):
 def test_tables_of_two_spaces_are_not_compared(tables, tmp_path):
     path = next(tables.rglob("*.csv"))
     other = LatencyTable.create(tmp_path, DEVICE, preset("resnet-small-images"), {})
-    other.add_blocks({"a": 1.0}, runs=1, load=0.0, measured_at="2026-01-01T00:00:00Z")
+    other.add_blocks([("a", 1.0)], runs=1, load=0.0, measured_at="2026-01-01T00:00:00Z")
     with pytest.raises(TableError, match=r"is of space 'mbv3-tiny' .* of 'resnet-small-images'"):
         compare_tables(path, other.path)
     with pytest.raises(TableError, match="no latency table"):
@@ -105,14 +105,13 @@ def test_a_subnet_is_its_least_floor_and_lacks_sessions_until_two_agree(tmp_path
         assert not opened.lacks(arch, session=9)
 
 
-def test_the_same_row_counts_once_and_disturbed_sessions_end(tmp_path):
+def test_a_subnet_whose_sessions_are_all_disturbed_is_given_up(tmp_path):
     table = LatencyTable.create(tmp_path, DEVICE, SPACE, {})
     arch, when = SPACE.largest(), {"load": 0.0, "measured_at": "2026-01-01T00:00:00Z"}
     found = Measurement(latency_ms=2.0, p50_ms=2.5, p90_ms=3, p99_ms=4, cv=0.1, runs=9, converged=False)
     for number in range(DEVICE.protocol.sessions + EXTRA_SESSIONS):
         assert table.lacks(arch, session=number)
-        for _ in "twice":
-            table.add_subnet(arch, replace(found, runs=number), **when)
+        table.add_subnet(arch, found, **when)
     assert len(table.sessions[arch.key]) == DEVICE.protocol.sessions + EXTRA_SESSIONS
     assert not table.lacks(arch, session=99)
     assert not table.subnets[arch.key][1].converged

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_a_model_that_grows_slower_between_the_blocks_has_not_converged():
 
     protocol = TimingProtocol(rounds_per_block=10, pause_s=0.0, warmup_runs=2, warmup_s=0.0, min_burst_s=0.002)
     assert not measure({"drifting": drifting}, np.random.default_rng(0), protocol)["drifting"].converged
+
+
+def test_a_clock_that_stands_still_now_and_then_does_not_make_a_floor():
+    times = iter(itertools.cycle([0.002, 0.0021, 0.0, 0.0025]))
+
+    def timed(run):
+        run()
+        seconds = next(times)
+        return seconds, seconds
+
+    found = measure({"a": lambda: None}, np.random.default_rng(0), QUICK, timed=timed)["a"]
+    assert found.latency_ms == pytest.approx(2.0)
 
 
 def test_a_provider_that_is_missing_is_an_error_not_a_fall_back():

@@ -63,11 +63,9 @@ results.json) back and import it with ofa-kit.
 class Plan:
     """How the runner goes about it, beside the timing protocol of the device profile."""
 
-    block_runs: int = 20
-    """Runs of a merged graph in each session."""
-    block_sessions: int = 2
-    block_tolerance: float = 0.03
-    """A block has converged when its times in all sessions agree within this share."""
+    block_runs: int = 30
+    """Runs of a merged graph in each of its sessions."""
+    block_sessions: int = 4
     chunk: int = 8
     """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
     reference_tolerance: float = 0.05

@@ -5,12 +5,13 @@ import json
 import math
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ofa_kit import storage
 from ofa_kit.arch.config import ArchConfig
@@ -27,6 +28,7 @@ from ofa_kit.latency.protocol import Measurement
 from ofa_kit.latency.table import COLUMNS, LatencyTable
 
 Row = dict[str, str]
+Value = TypeVar("Value")
 
 
 def import_results(results: Path, tables: Path) -> LatencyTable:
@@ -111,7 +113,8 @@ def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
         "machine": dict(facts["machine"]),
         "versions": {**facts["versions"], "kit": facts["made_by"]},
         "protocol": facts["device"]["protocol"],
-        "block_runs": plan["block_sessions"] * plan["block_runs"],
+        "block_runs": plan["block_runs"],
+        "block_sessions": plan["block_sessions"],
         "begun_at": facts["begun_at"],
         "kit": facts["kit"],
         "measured_elsewhere": True,
@@ -167,8 +170,6 @@ def _check_block(row: Row, known: set[str]) -> None:
         if not 0 < float(row["latency_ms"]) < math.inf:
             raise ValueError(f"{row['latency_ms']} ms")
         int(row["runs"])
-        if row["converged"] not in ("True", "False"):
-            raise ValueError(f"converged '{row['converged']}'")
 
 
 def _arch(row: Row, space: SearchSpace) -> ArchConfig:
@@ -197,17 +198,26 @@ def _refuse_other(table: LatencyTable, facts: _Facts, source: str) -> None:
 
 
 def _add(table: LatencyTable, found: _Found) -> None:
+    """Add what the table lacks; sessions that an earlier import brought are not added again."""
+    known = {key: Counter(times) for key, times in table.block_sessions.items()}
     measured = [row for row in found.blocks if not row["error"]]
-    for (runs, load, measured_at), rows in groupby(
-        measured, lambda row: (row["runs"], row["load"], row["measured_at"])
-    ):
-        group = list(rows)
-        times_ms = {row["key"]: float(row["latency_ms"]) for row in group}
-        unsteady = {row["key"] for row in group if row["converged"] == "False"}
-        table.add_blocks(times_ms, runs=int(runs), load=float(load), measured_at=measured_at, unsteady=unsteady)
+    new = [row for row in measured if not _taken(known, row["key"], float(row["latency_ms"]))]
+    for (runs, load, measured_at), rows in groupby(new, lambda row: (row["runs"], row["load"], row["measured_at"])):
+        times_ms = [(row["key"], float(row["latency_ms"])) for row in rows]
+        table.add_blocks(times_ms, runs=int(runs), load=float(load), measured_at=measured_at)
+    sessions = {key: Counter(values) for key, values in table.sessions.items()}
     for arch, value, row in found.subnets:
         load, measured_at = float(row["load"]), row["measured_at"]
-        if value is not None:
+        if value is None:
+            if arch.key not in table.failed and arch.key not in table.subnets:
+                table.add_failure(arch, row["error"], load=load, measured_at=measured_at)
+        elif not _taken(sessions, arch.key, value):
             table.add_subnet(arch, value, load=load, measured_at=measured_at)
-        elif arch.key not in table.failed and arch.key not in table.subnets:
-            table.add_failure(arch, row["error"], load=load, measured_at=measured_at)
+
+
+def _taken(known: Mapping[str, Counter[Value]], key: str, value: Value) -> bool:
+    """Return whether a value is among the known ones, and take it away from them."""
+    there = known.get(key, Counter())[value] > 0
+    if there:
+        known[key][value] -= 1
+    return there

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from .kit import FORMAT, Kit, RunnerError
 from .machine import fingerprint
-from .results import Results
 
 PACKAGES = ("numpy", "onnxruntime")
 
@@ -64,6 +63,7 @@ def _require_packages() -> None:
 def _run(folder: Path, results_folder: Path) -> None:
     from ...protocol import TimingProtocol, load_average
     from .measuring import measure_kit, now
+    from .results import Results
     from .sessions import Runtime
 
     kit = Kit.open(folder)

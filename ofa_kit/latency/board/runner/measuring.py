@@ -46,32 +46,30 @@ def now() -> str:
 
 
 def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
-    todo = [graph for graph in kit.graphs("blocks") if any(results.lacks_block(key) for key in graph["keys"].values())]
     plan = kit.manifest["plan"]
+    todo = [
+        (session, graph)
+        for session in range(plan["block_sessions"])
+        for graph in kit.graphs("blocks")
+        if any(results.lacks_block(key, session) for key in graph["keys"].values())
+    ]
     progress = _Progress(say, "graphs of blocks", len(todo))
-    for number, graph in enumerate(todo):
-        sessions: list[dict[str, float]] = []
-        for session in range(plan["block_sessions"]):
-            times = runtime.kernel_times_ms(kit.folder / graph["file"], plan["block_runs"])
-            sessions.append(block_times_ms(times, graph["keys"]))
-            progress.at(number + (session + 1) / plan["block_sessions"])
+    for done, (session, graph) in enumerate(todo, start=1):
+        times = runtime.kernel_times_ms(kit.folder / graph["file"], plan["block_runs"])
+        times_ms = block_times_ms(times, graph["keys"])
         results.append(
-            _block_row(key, [found[prefix] for found in sessions if prefix in found], plan)
+            _block_row(key, times_ms.get(prefix, 0.0), plan["block_runs"])
             for prefix, key in graph["keys"].items()
-            if results.lacks_block(key)
+            if results.lacks_block(key, session)
         )
+        progress.at(done)
 
 
-def _block_row(key: str, times_ms: Sequence[float], plan: Mapping[str, Any]) -> dict[str, object]:
+def _block_row(key: str, time_ms: float, runs: int) -> dict[str, object]:
     row: dict[str, object] = {"kind": "block", "key": key, "load": f"{load_average():.2f}", "measured_at": now()}
-    if min(times_ms, default=0.0) <= 0:
+    if time_ms <= 0:
         return {**row, "error": "the profiler saw no time in kernels of this block"}
-    return {
-        **row,
-        "latency_ms": min(times_ms),
-        "runs": plan["block_sessions"] * plan["block_runs"],
-        "converged": max(times_ms) / min(times_ms) - 1 <= plan["block_tolerance"],
-    }
+    return {**row, "latency_ms": time_ms, "runs": runs}
 
 
 def _measure_chunk(

@@ -27,8 +27,10 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder)
         self._rows, self._facts, self._columns = folder / ROWS, folder / FACTS, list(columns)
-        self._protocol, self._done = protocol, set[str]()
+        self._protocol = protocol
+        self._refused: set[str] = set()
         self._sessions: dict[str, list[Measurement]] = {}
+        self._block_sessions: dict[str, int] = {}
         if self._facts.exists():
             self.facts = _read_facts(self._facts)
             self._refuse_other(facts)
@@ -50,14 +52,14 @@ class Results:
         """How many sessions of subnets there are."""
         return sum(map(len, self._sessions.values()))
 
-    def lacks_block(self, key: str) -> bool:
-        """Return whether a block is still to be measured."""
-        return key not in self._done
+    def lacks_block(self, key: str, session: int) -> bool:
+        """Return whether a session (0, 1, ...) of a block is still to be measured."""
+        return key not in self._refused and self._block_sessions.get(key, 0) <= session
 
     def lacks_subnet(self, key: str, session: int) -> bool:
         """Return whether a session (0, 1, ...) of a subnet is still to be measured."""
         found = self._sessions.get(key, [])
-        return key not in self._done and len(found) <= session and not settled(found, self._protocol)
+        return key not in self._refused and len(found) <= session and not settled(found, self._protocol)
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write rows as complete lines and force them to disk."""
@@ -82,8 +84,10 @@ class Results:
         return float(self.facts["reference_ms"])
 
     def _take(self, row: Mapping[str, str]) -> None:
-        if row["kind"] == "block" or row["error"]:
-            self._done.add(row["key"])
+        if row["error"]:
+            self._refused.add(row["key"])
+        elif row["kind"] == "block":
+            self._block_sessions[row["key"]] = self._block_sessions.get(row["key"], 0) + 1
         else:
             self._sessions.setdefault(row["key"], []).append(Measurement.from_row(row))
 
