@@ -26,6 +26,8 @@ class Agreement:
     """Median of B / A."""
     median_difference: float
     """Median of |B / A - 1| in percent."""
+    without_ratio: float
+    """Median of |B / A / ratio - 1| in percent: what is left where calibration takes out the ratio."""
     largest_difference: float
     """Largest |B / A - 1| in percent."""
     within_5: float
@@ -72,14 +74,16 @@ def _agreement(kind: str, a: Mapping[str, float], b: Mapping[str, float]) -> Agr
     if len(keys) < TOGETHER:
         return None
     x, y = (np.array([values[key] for key in keys]) for values in (a, b))
+    ratio = float(np.median(y / x))
     moved = np.abs(y / x - 1)
     return Agreement(
         kind=kind,
         rows=len(keys),
         only_a=len(a) - len(keys),
         only_b=len(b) - len(keys),
-        ratio=float(np.median(y / x)),
+        ratio=ratio,
         median_difference=float(100 * np.median(moved)),
+        without_ratio=float(100 * np.median(np.abs(y / x / ratio - 1))),
         largest_difference=float(100 * moved.max()),
         within_5=float(np.mean(moved <= 0.05)),
         tau=scores.kendall_tau(y, x),

@@ -24,10 +24,12 @@ from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.costs import costs_of
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import (
+    EXTRA_BLOCK_SESSIONS,
     EXTRA_SESSIONS,
     REFERENCE,
     Measurement,
     TimingProtocol,
+    blocks_settled,
     load_average,
     measure,
     of_sessions,
@@ -40,8 +42,8 @@ from ofa_kit.progress import Reporter, Silent
 TABLES = Path("latency_tables")
 CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
-BLOCK_RUNS, BLOCK_SESSIONS = 30, 4
-"""Runs of a merged graph in each of its sessions."""
+BLOCK_RUNS, BLOCK_SESSIONS = 60, 4
+"""Runs of a merged graph in a session, and its fewest sessions; they stand between those of subnets, apart in time."""
 REFERENCE_TOLERANCE = 0.05
 """Sessions whose reference kernel is further off than this do not count as converged."""
 
@@ -70,10 +72,10 @@ def profile(
     backend = backend_for(device)
     table = LatencyTable.create(tables, device, space, _provenance(device, backend))
     table.refuse_elsewhere("more of it")
-    if isinstance(backend, ProfilingBackend):
-        _measure_blocks(table, part, backend, reporter)
     wanted = spread_subnets(part, max(subnets or device.subnets, 4))
-    for session in range(table.protocol.sessions + EXTRA_SESSIONS):
+    for session in range(max(BLOCK_SESSIONS + EXTRA_BLOCK_SESSIONS, table.protocol.sessions + EXTRA_SESSIONS)):
+        if isinstance(backend, ProfilingBackend):
+            _measure_blocks(table, part, backend, session, reporter)
         missing = [arch for arch in wanted if table.lacks(arch, session)]
         if not missing:
             continue
@@ -176,20 +178,22 @@ def measure_models(
     return measured, failed, found[REFERENCE].latency_ms
 
 
-def _measure_blocks(table: LatencyTable, space: SearchSpace, backend: ProfilingBackend, reporter: Reporter) -> None:
+def _measure_blocks(
+    table: LatencyTable, space: SearchSpace, backend: ProfilingBackend, session: int, reporter: Reporter
+) -> None:
+    """Time the blocks that lack this session (0, 1, ...), those of a resolution in one merged graph."""
     found: dict[str, Layer] = {}
-    todo: dict[int, dict[str, Layer]] = {}
+    todo: dict[int, list[Layer]] = {}
     for resolution in space.resolutions:
-        todo[resolution] = {k: layer for k, layer in distinct_layers(space, resolution).items() if k not in found}
-        found |= todo[resolution]
-    sessions = [
-        (session, resolution, [layer for key, layer in blocks.items() if table.lacks_block(key, session)])
-        for session in range(BLOCK_SESSIONS)
-        for resolution, blocks in todo.items()
-    ]
-    sessions = [item for item in sessions if item[-1]]
-    with reporter.task("blocks", len(sessions)) as advance:
-        for done, (_, resolution, missing) in enumerate(sessions, start=1):
+        new = {key: layer for key, layer in distinct_layers(space, resolution).items() if key not in found}
+        found |= new
+        missing = [layer for key, layer in new.items() if table.lacks_block(key, session)]
+        if missing and not blocks_settled((table.block_sessions.get(key, []) for key in new), BLOCK_SESSIONS):
+            todo[resolution] = missing
+    if not todo:
+        return
+    with reporter.task(f"blocks, session {session + 1}", len(todo)) as advance:
+        for done, (resolution, missing) in enumerate(todo.items(), start=1):
             prefixes = {f"b{i}": layer for i, layer in enumerate(missing)}
             model = merged_model(prefixes, batch=backend.profile.batch).SerializeToString()
             times_ms = block_times_ms(backend.kernel_times_ms(model, BLOCK_RUNS), prefixes)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,8 @@ REFERENCE = "reference"
 TIMES = ("latency_ms", "p50_ms", "p90_ms", "p99_ms")
 EXTRA_SESSIONS = 2
 """Further sessions of a model on whose floor no two have agreed."""
+EXTRA_BLOCK_SESSIONS, BLOCK_TOLERANCE = 8, 0.015
+"""Further sessions of a graph of blocks, and the share within which two sessions of half of its blocks must agree."""
 
 
 Model = TypeVar("Model")
@@ -154,6 +156,19 @@ def settled(sessions: Sequence[Measurement], protocol: TimingProtocol) -> bool:
     if len(sessions) >= protocol.sessions + EXTRA_SESSIONS:
         return True
     return len(sessions) >= protocol.sessions and of_sessions(sessions, protocol.tolerance).converged
+
+
+def blocks_settled(blocks: Iterable[Sequence[float]], fewest: int) -> bool:
+    """Return whether the blocks of one graph, each with its times in all sessions, need no further session.
+
+    Either the two least times agree for half of them, or further sessions would not help.
+    """
+    ordered = [sorted(times) for times in blocks]
+    done = min(map(len, ordered), default=0)
+    if done < fewest:
+        return False
+    gaps = [times[1] / times[0] - 1 for times in ordered] if done > 1 else [0.0]
+    return done >= fewest + EXTRA_BLOCK_SESSIONS or float(np.median(gaps)) <= BLOCK_TOLERANCE
 
 
 def steady(

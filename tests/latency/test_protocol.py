@@ -13,7 +13,7 @@ from ofa_kit.graphs.build import merged_model, network_model, random_weights
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import TimingProtocol, measure
+from ofa_kit.latency.protocol import EXTRA_BLOCK_SESSIONS, TimingProtocol, blocks_settled, measure
 
 QUICK = TimingProtocol(rounds_per_block=8, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
 
@@ -92,3 +92,13 @@ def test_a_batch_size_left_open_takes_any_batch():
     images = np.random.default_rng(0).standard_normal((5, 1, 8, 8), dtype=np.float32)
     one_by_one = session.predict([image[None] for image in images])
     np.testing.assert_allclose(session.predict([images]), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_settle_when_half_of_them_agree_or_many_sessions_have_passed():
+    steady, moving = [1.0, 1.2, 1.001, 1.3], [1.0, 1.2, 1.1, 1.3]
+    assert blocks_settled([steady, steady, moving], fewest=4)
+    assert not blocks_settled([steady, moving, moving], fewest=4)
+    assert not blocks_settled([steady, steady[:3]], fewest=4)
+    assert blocks_settled([[*moving, *range(2, 2 + EXTRA_BLOCK_SESSIONS)]], fewest=4)
+    assert not blocks_settled([], fewest=4)
+    assert blocks_settled([[1.0]], fewest=1)

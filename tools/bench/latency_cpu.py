@@ -55,6 +55,7 @@ def judge(arguments: argparse.Namespace, folder: Path) -> None:
     for rows in compare_tables(a, b).agreements:
         print(
             f"{rows.rows} {rows.kind}s of two processes: differ by {rows.median_difference:.2f} % (median), "
+            f"{rows.without_ratio:.2f} % without the ratio B / A, "
             f"{rows.largest_difference:.1f} % (largest), B / A {rows.ratio:.3f}, tau {rows.tau:.3f}"
         )
     resolutions = [int(part) for part in arguments.resolutions.split(",")] if arguments.resolutions else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...protocol import (
+    EXTRA_BLOCK_SESSIONS,
     EXTRA_SESSIONS,
     REFERENCE,
     Measurement,
@@ -29,8 +30,10 @@ def measure_kit(
     kit: Kit, results: Results, runtime: Runtime, protocol: TimingProtocol, say: Callable[[str], None]
 ) -> None:
     """Measure what the results still lack; a kill loses the rows of one graph of blocks or of one chunk of subnets."""
-    _measure_blocks(kit, results, runtime, say)
-    for session in range(protocol.sessions + EXTRA_SESSIONS):
+    for session in range(
+        max(kit.manifest["plan"]["block_sessions"] + EXTRA_BLOCK_SESSIONS, protocol.sessions + EXTRA_SESSIONS)
+    ):
+        _measure_blocks(kit, results, runtime, session, say)
         missing = [graph for graph in kit.graphs("subnet") if results.lacks_subnet(graph["key"], session)]
         order = np.random.default_rng(session).permutation(len(missing))  # other neighbours in each session
         progress = _Progress(say, f"subnets, session {session + 1}", len(missing))
@@ -45,16 +48,17 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, say: Callable[[str], None]) -> None:
+def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, session: int, say: Callable[[str], None]) -> None:
+    """Time the blocks that lack this session: they stand between the sessions of subnets, so apart in time."""
     plan = kit.manifest["plan"]
     todo = [
-        (session, graph)
-        for session in range(plan["block_sessions"])
+        graph
         for graph in kit.graphs("blocks")
         if any(results.lacks_block(key, session) for key in graph["keys"].values())
+        and not results.blocks_settled(graph["keys"].values(), plan["block_sessions"])
     ]
-    progress = _Progress(say, "graphs of blocks", len(todo))
-    for done, (session, graph) in enumerate(todo, start=1):
+    progress = _Progress(say, f"graphs of blocks, session {session + 1}", len(todo))
+    for done, graph in enumerate(todo, start=1):
         times = runtime.kernel_times_ms(kit.folder / graph["file"], plan["block_runs"])
         times_ms = block_times_ms(times, graph["keys"])
         results.append(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ...protocol import Measurement, TimingProtocol, settled
+from ...protocol import Measurement, TimingProtocol, blocks_settled, settled
 from .kit import RunnerError
 
 ROWS, FACTS = "results.csv", "results.json"
@@ -30,7 +30,7 @@ class Results:
         self._protocol = protocol
         self._refused: set[str] = set()
         self._sessions: dict[str, list[Measurement]] = {}
-        self._block_sessions: dict[str, int] = {}
+        self._block_sessions: dict[str, list[float]] = {}
         if self._facts.exists():
             self.facts = _read_facts(self._facts)
             self._refuse_other(facts)
@@ -54,7 +54,12 @@ class Results:
 
     def lacks_block(self, key: str, session: int) -> bool:
         """Return whether a session (0, 1, ...) of a block is still to be measured."""
-        return key not in self._refused and self._block_sessions.get(key, 0) <= session
+        return key not in self._refused and len(self._block_sessions.get(key, [])) <= session
+
+    def blocks_settled(self, keys: Iterable[str], fewest: int) -> bool:
+        """Return whether the blocks of one graph need no further session."""
+        measured = [self._block_sessions.get(key, []) for key in keys if key not in self._refused]
+        return blocks_settled(measured, fewest)
 
     def lacks_subnet(self, key: str, session: int) -> bool:
         """Return whether a session (0, 1, ...) of a subnet is still to be measured."""
@@ -87,7 +92,7 @@ class Results:
         if row["error"]:
             self._refused.add(row["key"])
         elif row["kind"] == "block":
-            self._block_sessions[row["key"]] = self._block_sessions.get(row["key"], 0) + 1
+            self._block_sessions.setdefault(row["key"], []).append(float(row["latency_ms"]))
         else:
             self._sessions.setdefault(row["key"], []).append(Measurement.from_row(row))
 
