@@ -7,7 +7,6 @@ from ofa_kit.arch.selection import spread_subnets
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.profile import (
     BLOCK_RUNS,
-    BLOCK_SESSIONS,
     CHUNK,
     REFERENCE_TOLERANCE,
     TABLES,
@@ -24,7 +23,6 @@ from ofa_kit.progress import Reporter
 KITS = Path("kits")
 PLAN = Plan(
     block_runs=BLOCK_RUNS,
-    block_sessions=BLOCK_SESSIONS,
     chunk=CHUNK,
     reference_tolerance=REFERENCE_TOLERANCE,
 )

@@ -24,7 +24,6 @@ from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.costs import costs_of
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import (
-    EXTRA_BLOCK_SESSIONS,
     EXTRA_SESSIONS,
     REFERENCE,
     Measurement,
@@ -42,8 +41,8 @@ from ofa_kit.progress import Reporter, Silent
 TABLES = Path("latency_tables")
 CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
-BLOCK_RUNS, BLOCK_SESSIONS = 60, 4
-"""Runs of a merged graph in a session, and its fewest sessions; they stand between those of subnets, apart in time."""
+BLOCK_RUNS = 60
+"""Runs of a merged graph in a session."""
 REFERENCE_TOLERANCE = 0.05
 """Sessions whose reference kernel is further off than this do not count as converged."""
 
@@ -73,7 +72,7 @@ def profile(
     table = LatencyTable.create(tables, device, space, _provenance(device, backend))
     table.refuse_elsewhere("more of it")
     wanted = spread_subnets(part, max(subnets or device.subnets, 4))
-    for session in range(max(BLOCK_SESSIONS + EXTRA_BLOCK_SESSIONS, table.protocol.sessions + EXTRA_SESSIONS)):
+    for session in range(table.protocol.sessions + EXTRA_SESSIONS):
         if isinstance(backend, ProfilingBackend):
             _measure_blocks(table, part, backend, session, reporter)
         missing = [arch for arch in wanted if table.lacks(arch, session)]
@@ -188,7 +187,7 @@ def _measure_blocks(
         new = {key: layer for key, layer in distinct_layers(space, resolution).items() if key not in found}
         found |= new
         missing = [layer for key, layer in new.items() if table.lacks_block(key, session)]
-        if missing and not blocks_settled((table.block_sessions.get(key, []) for key in new), BLOCK_SESSIONS):
+        if missing and not blocks_settled((table.block_sessions.get(key, []) for key in new), table.protocol):
             todo[resolution] = missing
     if not todo:
         return
@@ -209,7 +208,6 @@ def _provenance(device: DeviceProfile, backend: Backend) -> dict[str, object]:
         "device_facts": dict(backend.facts),
         "protocol": asdict(device.protocol),
         "block_runs": BLOCK_RUNS,
-        "block_sessions": BLOCK_SESSIONS,
         "load": f"{load_average():.2f}",
         "begun_at": now(),
     }

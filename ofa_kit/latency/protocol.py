@@ -24,8 +24,8 @@ REFERENCE = "reference"
 TIMES = ("latency_ms", "p50_ms", "p90_ms", "p99_ms")
 EXTRA_SESSIONS = 2
 """Further sessions of a model on whose floor no two have agreed."""
-EXTRA_BLOCK_SESSIONS, BLOCK_TOLERANCE = 8, 0.015
-"""Further sessions of a graph of blocks, and the share within which two sessions of half of its blocks must agree."""
+BLOCK_TOLERANCE = 0.015
+"""Share within which two sessions of half of the blocks of a graph must agree."""
 
 
 Model = TypeVar("Model")
@@ -59,7 +59,7 @@ class TimingProtocol:
     """Sessions, their rounds, and tolerances."""
 
     sessions: int = 4
-    """Sessions of a subnet, apart in time."""
+    """Sessions of a subnet, apart in time, and of the blocks between them."""
     rounds_per_block: int = 8
     blocks: int = 2
     warmup_runs: int = 10
@@ -158,17 +158,14 @@ def settled(sessions: Sequence[Measurement], protocol: TimingProtocol) -> bool:
     return len(sessions) >= protocol.sessions and of_sessions(sessions, protocol.tolerance).converged
 
 
-def blocks_settled(blocks: Iterable[Sequence[float]], fewest: int) -> bool:
-    """Return whether the blocks of one graph, each with its times in all sessions, need no further session.
-
-    Either the two least times agree for half of them, or further sessions would not help.
-    """
+def blocks_settled(blocks: Iterable[Sequence[float]], protocol: TimingProtocol) -> bool:
+    """Return whether the blocks of one graph, each with its times in all sessions, need no further session."""
     ordered = [sorted(times) for times in blocks]
     done = min(map(len, ordered), default=0)
-    if done < fewest:
+    if done < protocol.sessions:
         return False
     gaps = [times[1] / times[0] - 1 for times in ordered] if done > 1 else [0.0]
-    return done >= fewest + EXTRA_BLOCK_SESSIONS or float(np.median(gaps)) <= BLOCK_TOLERANCE
+    return done >= protocol.sessions + EXTRA_SESSIONS or float(np.median(gaps)) <= BLOCK_TOLERANCE
 
 
 def steady(

@@ -17,7 +17,7 @@ from ofa_kit.latency.protocol import EXTRA_SESSIONS, Measurement, TimingProtocol
 from ofa_kit.latency.table import LatencyTable
 
 SPACE = preset("mbv3-tiny")
-DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=TimingProtocol(sessions=3, rounds_per_block=10, pause_s=0.1))
+DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=TimingProtocol(sessions=2, rounds_per_block=10, pause_s=0.1))
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from ofa_kit.graphs.build import merged_model, network_model, random_weights
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.board.runner.sessions import block_times_ms
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import EXTRA_BLOCK_SESSIONS, TimingProtocol, blocks_settled, measure
+from ofa_kit.latency.protocol import EXTRA_SESSIONS, TimingProtocol, blocks_settled, measure
 
+PROTOCOL = TimingProtocol()
 QUICK = TimingProtocol(rounds_per_block=8, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
 
 
@@ -96,9 +97,9 @@ def test_a_batch_size_left_open_takes_any_batch():
 
 def test_blocks_settle_when_half_of_them_agree_or_many_sessions_have_passed():
     steady, moving = [1.0, 1.2, 1.001, 1.3], [1.0, 1.2, 1.1, 1.3]
-    assert blocks_settled([steady, steady, moving], fewest=4)
-    assert not blocks_settled([steady, moving, moving], fewest=4)
-    assert not blocks_settled([steady, steady[:3]], fewest=4)
-    assert blocks_settled([[*moving, *range(2, 2 + EXTRA_BLOCK_SESSIONS)]], fewest=4)
-    assert not blocks_settled([], fewest=4)
-    assert blocks_settled([[1.0]], fewest=1)
+    assert blocks_settled([steady, steady, moving], PROTOCOL)
+    assert not blocks_settled([steady, moving, moving], PROTOCOL)
+    assert not blocks_settled([steady, steady[:3]], PROTOCOL)
+    assert blocks_settled([[*moving, *[2.0] * EXTRA_SESSIONS]], PROTOCOL)
+    assert not blocks_settled([], PROTOCOL)
+    assert blocks_settled([[1.0]], TimingProtocol(sessions=1))

@@ -65,8 +65,6 @@ class Plan:
 
     block_runs: int = 60
     """Runs of a merged graph in each of its sessions."""
-    block_sessions: int = 4
-    """Its fewest sessions."""
     chunk: int = 8
     """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
     reference_tolerance: float = 0.05

@@ -114,7 +114,6 @@ def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {**facts["versions"], "kit": facts["made_by"]},
         "protocol": facts["device"]["protocol"],
         "block_runs": plan["block_runs"],
-        "block_sessions": plan["block_sessions"],
         "begun_at": facts["begun_at"],
         "kit": facts["kit"],
         "measured_elsewhere": True,

@@ -18,7 +18,7 @@ QUICK = TimingProtocol(sessions=2, rounds_per_block=3, pause_s=0.0, warmup_runs=
 DEVICE = replace(DeviceProfile.load("cpu-ort"), name="some-board", protocol=QUICK)
 SUBNETS = spread_subnets(replace(SPACE, resolutions=RESOLUTIONS), 6)
 BLOCKS = {key for resolution in RESOLUTIONS for key in distinct_layers(SPACE, resolution)}
-PLAN = Plan(block_runs=3, block_sessions=2, chunk=3)
+PLAN = Plan(block_runs=3, chunk=3)
 ABSENT_ON_A_BOARD = {"ofa_kit", "torch", "onnx", "pydantic", "yaml"}
 GUARD = f"""
 import runpy, sys

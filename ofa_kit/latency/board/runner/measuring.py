@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ...protocol import (
-    EXTRA_BLOCK_SESSIONS,
     EXTRA_SESSIONS,
     REFERENCE,
     Measurement,
@@ -30,9 +29,7 @@ def measure_kit(
     kit: Kit, results: Results, runtime: Runtime, protocol: TimingProtocol, say: Callable[[str], None]
 ) -> None:
     """Measure what the results still lack; a kill loses the rows of one graph of blocks or of one chunk of subnets."""
-    for session in range(
-        max(kit.manifest["plan"]["block_sessions"] + EXTRA_BLOCK_SESSIONS, protocol.sessions + EXTRA_SESSIONS)
-    ):
+    for session in range(protocol.sessions + EXTRA_SESSIONS):
         _measure_blocks(kit, results, runtime, session, say)
         missing = [graph for graph in kit.graphs("subnet") if results.lacks_subnet(graph["key"], session)]
         order = np.random.default_rng(session).permutation(len(missing))  # other neighbours in each session
@@ -55,7 +52,7 @@ def _measure_blocks(kit: Kit, results: Results, runtime: Runtime, session: int, 
         graph
         for graph in kit.graphs("blocks")
         if any(results.lacks_block(key, session) for key in graph["keys"].values())
-        and not results.blocks_settled(graph["keys"].values(), plan["block_sessions"])
+        and not results.blocks_settled(graph["keys"].values())
     ]
     progress = _Progress(say, f"graphs of blocks, session {session + 1}", len(todo))
     for done, graph in enumerate(todo, start=1):

@@ -56,10 +56,10 @@ class Results:
         """Return whether a session (0, 1, ...) of a block is still to be measured."""
         return key not in self._refused and len(self._block_sessions.get(key, [])) <= session
 
-    def blocks_settled(self, keys: Iterable[str], fewest: int) -> bool:
+    def blocks_settled(self, keys: Iterable[str]) -> bool:
         """Return whether the blocks of one graph need no further session."""
         measured = [self._block_sessions.get(key, []) for key in keys if key not in self._refused]
-        return blocks_settled(measured, fewest)
+        return blocks_settled(measured, self._protocol)
 
     def lacks_subnet(self, key: str, session: int) -> bool:
         """Return whether a session (0, 1, ...) of a subnet is still to be measured."""
