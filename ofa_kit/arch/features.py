@@ -14,7 +14,6 @@ from ofa_kit.arch.layers import RESOLUTION, Slot, slots
 from ofa_kit.arch.space import SearchSpace
 
 Values = NDArray[np.float64]
-LOG_MACS_WEIGHT = 5.0
 
 
 @dataclass(frozen=True)
@@ -123,21 +122,14 @@ def physical_costs(space: SearchSpace) -> dict[str, AdditiveCost]:
 
 
 def accuracy_features(space: SearchSpace, genomes: Genomes) -> Values:
-    """Return (N, F): one-hot of every choice, depth per stage, log-MACs and its square, log-params, log-resolution.
+    """Return (N, C + 2): one-hot of every choice, in genome order and zero in skipped blocks, log-MACs, log-params.
 
-    Log-MACs carry the space-wide order that one-hot features alone must learn from many subnets, so they weigh five
-    times as much; all dense features are scaled by the ends of the space, never by the population at hand.
+    Both logarithms are scaled by the ends of the space, never by the population at hand. Saved accuracy predictors
+    are read with these columns: what they are made of may change only together with the version of that file.
     """
     one_hot = [genomes[:, [gene]] == np.arange(count) for gene, count in enumerate(space.choice_counts)]
-    depths = [
-        np.array(stage.depths)[genomes[:, start]] / stage.max_depth
-        for start, stage in zip(space.depth_genes, space.stages, strict=True)
-    ]
-    macs, params = (_log_scaled(space, cost, genomes) for cost in (macs_of, params_of))
-    resolutions = np.log(space.resolutions)
-    resolution = (resolutions[genomes[:, 0]] - resolutions.min()) / max(np.ptp(resolutions), 1e-9)
-    dense = [*depths, LOG_MACS_WEIGHT * macs, LOG_MACS_WEIGHT * macs**2, params, resolution]
-    return np.hstack([np.hstack(one_hot).astype(float), np.stack(dense, axis=1)])
+    costs = [_log_scaled(space, cost, genomes)[:, None] for cost in (macs_of, params_of)]
+    return np.hstack([*one_hot, *costs]).astype(float)
 
 
 def _log_scaled(space: SearchSpace, cost: Callable[[SearchSpace, Genomes], Values], genomes: Genomes) -> Values:

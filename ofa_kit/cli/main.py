@@ -10,9 +10,10 @@ from ofa_kit import __version__, storage
 from ofa_kit.cli.convert import convert
 from ofa_kit.cli.options import TABLES, DeviceOption, JsonOption, RunOption, TablesOption
 from ofa_kit.cli.profile import profile
+from ofa_kit.cli.report import report
 from ofa_kit.cli.show import open_run, show, show_deployment
 from ofa_kit.cli.table import app as table
-from ofa_kit.cli.train import train_supernet
+from ofa_kit.cli.train import measure_accuracy, train_supernet
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
@@ -47,26 +48,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-def measure_accuracy(
-    run: RunOption = None,
-    subnets: Annotated[int, typer.Option(help="Subnets to measure, those measured already included.")] = 40,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure top-1 of subnets on held-out images.
-
-    Each has its batch norm recalibrated.
-    """
-    from ofa_kit.commands.measure_accuracy import measure_accuracy as command
-    from ofa_kit.progress import Terminal
-
-    trained = open_run(run)
-    table = command(trained, subnets, reporter=Terminal())
-    top1 = [value for _, value in table.rows.values()]
-    values = {"table": str(trained.accuracy), "subnets": len(top1), "top1_min": min(top1), "top1_max": max(top1)}
-    text = [f"accuracy: {trained.accuracy} ({len(top1)} subnets, top-1 {min(top1):.2f}..{max(top1):.2f} %, measured)"]
-    show(values, text, as_json)
 
 
 def specialize(
@@ -200,6 +181,7 @@ app.command()(measure_accuracy)
 app.command()(specialize)
 app.command("export")(export_arch)
 app.add_typer(table, name="table")
+app.command()(report)
 app.command()(convert)
 app.command()(import_weights)
 app.command()(export_weights)

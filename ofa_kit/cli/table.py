@@ -16,7 +16,13 @@ def table(
     context: typer.Context,
     run: RunOption = None,
     device: DeviceOption = "cpu-ort",
-    out: Annotated[Path | None, typer.Option(help="Write all columns to a CSV file.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only rows such as 'latency_ms_predicted<20'; repeat for more.")
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Only the Pareto front of the whole table.")] = False,
+    sort: Annotated[str | None, typer.Option(help="Order by a column; -COLUMN: largest first.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first rows.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all columns to a .csv or .parquet file.")] = None,
     tables: TablesOption = TABLES,
     as_json: JsonOption = False,
 ) -> None:
@@ -26,17 +32,25 @@ def table(
     """
     if context.invoked_subcommand is not None:
         return
-    from ofa_kit.commands.table import joined_table, screen_columns, write_table
+    from ofa_kit.commands.table import joined_table, refuse_format, screen_columns, select, write_table
     from ofa_kit.latency.device import DeviceProfile
 
-    frame = joined_table(open_run(run), DeviceProfile.load(device), tables=tables)
+    if out is not None:
+        refuse_format(out)
+    joined = joined_table(open_run(run), DeviceProfile.load(device), tables=tables)
+    frame = select(joined.frame, where=where or (), sort=sort, pareto=pareto, limit=limit)
+    for line in joined.missing:
+        typer.echo(line, err=True)
     if out is not None:
         write_table(frame, out)
-        typer.echo(f"{out}: {len(frame)} rows")
+        typer.echo(f"{out}: {len(frame)} of {len(joined.frame)} rows")
     elif as_json:
         typer.echo(frame.to_json(orient="records", indent=2))
+    elif frame.empty:
+        typer.echo(f"none of {len(joined.frame)} rows is left")
     else:
-        typer.echo(frame[screen_columns()].to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-"))
+        shown = frame[screen_columns(frame)]
+        typer.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="-"))
 
 
 @app.command()
@@ -56,7 +70,8 @@ def compare(
     for rows in found.agreements:
         text.append(
             f"{rows.rows} {rows.kind}s in common (only A {rows.only_a}, only B {rows.only_b}), measured: "
-            f"B / A {rows.ratio:.3f} (median), differ by {rows.median_difference:.2f} % (median) "
+            f"B / A {rows.ratio:.3f} (median), differ by {rows.median_difference:.2f} % (median; "
+            f"{rows.without_ratio:.2f} % without that ratio, which calibration takes out) "
             f"and {rows.largest_difference:.1f} % (largest), within 5 % {100 * rows.within_5:.0f} %, "
             f"Kendall tau {rows.tau:.3f}"
         )

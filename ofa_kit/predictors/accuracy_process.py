@@ -1,0 +1,97 @@
+"""A Gaussian process of what subnets lack to a ceiling: choices add up, and interactions come on top.
+
+Top-1 saturates: one more block gives a small subnet points and a large one hardly any. In the latent scale
+-log(1 - k * top1) / k, with the ceiling at 1 / k, choices simply add up. All numbers here are in a unit of their own:
+`scale` and `center` turn it into percent.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A fitted process: plain numbers and arrays (accuracy_evidence.py finds them, accuracy_file.py keeps them)."""
+
+    center: float
+    scale: float
+    embedding: Values
+    """(C + 2, F): turns features into places whose distance says how unlike two subnets are."""
+    interaction: float
+    """Variance of what is no sum of single choices; 0 = there is none."""
+    reach: float
+    """Distance over which interactions change."""
+    ceiling: float
+    """The ceiling's k."""
+    noise: float
+    """Variance of a new measurement."""
+    known: Values
+    """(N, C + 2): features of the measured subnets."""
+    known_noise: Values
+    """(N,): variances of their latent values as measured."""
+    dual: Values
+    """(N,): weights of the covariances with them."""
+
+    def predict_top1(self, features: Values) -> Values:
+        """Return top-1 in percent, (M,)."""
+        return self._percent(self._shared(features @ self.embedding) @ self.dual)
+
+    def predict(self, features: Values) -> tuple[Values, Values]:
+        """Return top-1 in percent and its standard deviation in points, a measurement's noise included, both (M,)."""
+        places = features @ self.embedding
+        shared = self._shared(places)
+        latent = shared @ self.dual
+        prior = self.interaction + np.einsum("mf,mf->m", places, places)
+        variance = np.maximum(prior - np.einsum("mn,mn->m", shared @ self._inverse, shared), 0.0)
+        in_top1 = variance * np.exp(-2 * self.ceiling * latent) + self.noise
+        return self._percent(latent), self.scale * np.sqrt(in_top1)
+
+    def _percent(self, latent: Values) -> Values:
+        return self.center + self.scale * top1_of(latent, self.ceiling)
+
+    def _shared(self, places: Values) -> Values:
+        """Return the covariance (M, N) with the measured subnets."""
+        return covariance(places, self._places, self.interaction, self.reach)
+
+    @cached_property
+    def _places(self) -> Values:
+        return np.asarray(self.known @ self.embedding)
+
+    @cached_property
+    def _inverse(self) -> Values:
+        return inverse(self._shared(self._places) + np.diag(self.known_noise))[0]
+
+
+def covariance(left: Values, right: Values, interaction: float, reach: float) -> Values:
+    """Return the prior covariance of latent values at places (M, F) and (N, F), shape (M, N)."""
+    product = np.asarray(left @ right.T)
+    if not interaction:
+        return product
+    return product + interaction * np.exp(-squared_distance(left, right, product) / (2 * reach**2))
+
+
+def squared_distance(left: Values, right: Values, product: Values) -> Values:
+    """Return the squared distances (M, N) of places whose inner products are known."""
+    lengths, others = (np.einsum("nf,nf->n", side, side) for side in (left, right))
+    return np.asarray(np.maximum(lengths[:, None] + others - 2 * product, 0.0))
+
+
+def inverse(matrix: Values) -> tuple[Values, float]:
+    """Return the inverse of a symmetric positive definite matrix and the logarithm of its determinant."""
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError(f"the covariance of {len(matrix)} subnets is not positive definite")
+    half = np.tril(lapack.dpotri(factor, lower=1)[0])
+    return half + np.tril(half, -1).T, 2 * float(np.log(np.diag(factor)).sum())
+
+
+def top1_of(latent: Values, ceiling: float) -> Values:
+    """Return the top-1 of latent values, in the process's unit."""
+    return np.asarray(-np.expm1(-ceiling * latent) / ceiling)
