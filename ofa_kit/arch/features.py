@@ -114,6 +114,11 @@ def params_of(space: SearchSpace, genomes: Genomes) -> Values:
     return _params_cost(space).total(genomes)
 
 
+def bit_operations_of(space: SearchSpace, genomes: Genomes) -> Values:
+    """Return the multiply-adds of each genome's quantised layers times the bits of both factors, shape (N,)."""
+    return _bits_cost(space).total(genomes)
+
+
 @lru_cache(maxsize=64)
 def physical_costs(space: SearchSpace) -> dict[str, AdditiveCost]:
     """Return what the time of a network can depend on, by the names of `PHYSICAL`: each a sum over its layers."""
@@ -145,18 +150,25 @@ def _macs_cost(space: SearchSpace) -> AdditiveCost:
 
 
 @lru_cache(maxsize=64)
+def _bits_cost(space: SearchSpace) -> AdditiveCost:
+    return additive_cost(space, lambda layer: layer.bit_operations)
+
+
+@lru_cache(maxsize=64)
 def _params_cost(space: SearchSpace) -> AdditiveCost:
     return additive_cost(space, lambda layer: layer.params)
 
 
 def _is_block(layer: Layer) -> bool:
-    return layer.op in ("inverted_residual", "bottleneck")
+    return layer.op in ("inverted_residual", "bottleneck") or bool(layer.branches.main)
 
 
 def _kernels(layer: Layer) -> int:
     """Return the matrix products and convolutions that a layer runs."""
     if layer.op == "max_pool" or not _is_block(layer):
         return int(layer.op != "max_pool")
+    if layer.branches.main:
+        return len(layer.branches.convs)
     inside = 2 + (layer.expands or layer.op == "bottleneck")
     return inside + 2 * (layer.squeeze_channels > 0) + layer.shortcut_conv
 
@@ -165,10 +177,16 @@ def _spatial_macs(layer: Layer) -> int:
     """Return the multiply-adds of the convolution that sees neighbours; 0 where all kernels are 1x1."""
     if layer.kernel_size == 1 or layer.op == "max_pool":
         return 0
+    if layer.branches.main:
+        return sum(conv.macs for conv in layer.branches.convs if conv.depthwise)
     if layer.op == "conv":
         return layer.macs
     depth = layer.hidden_channels if layer.op == "bottleneck" else 1
     return layer.kernel_size**2 * layer.hidden_channels * depth * layer.output_size**2
+
+
+def _is_depthwise(layer: Layer) -> bool:
+    return _is_block(layer) and layer.op != "bottleneck"
 
 
 def _ends(layer: Layer) -> int:
@@ -183,8 +201,8 @@ PHYSICAL: dict[str, Callable[[Layer], float]] = {
     "squeezes": lambda layer: layer.squeeze_channels > 0,
     "smooth_blocks": lambda layer: _is_block(layer) and layer.activation not in ("none", "relu", "relu6"),
     "pointwise_macs": lambda layer: layer.macs - _spatial_macs(layer),
-    "depthwise_macs": lambda layer: _spatial_macs(layer) * (layer.op == "inverted_residual"),
-    "dense_macs": lambda layer: _spatial_macs(layer) * (layer.op != "inverted_residual"),
+    "depthwise_macs": lambda layer: _spatial_macs(layer) * _is_depthwise(layer),
+    "dense_macs": lambda layer: _spatial_macs(layer) * (not _is_depthwise(layer)),
     "wide_elements": lambda layer: layer.hidden_channels * layer.input_size**2,
     "block_elements": lambda layer: _ends(layer) * _is_block(layer),
     "other_elements": lambda layer: _ends(layer) * (not _is_block(layer)),

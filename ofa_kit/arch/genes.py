@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +13,25 @@ from ofa_kit.arch.config import ArchConfig
 
 Genomes = NDArray[np.int64]
 SKIPPED = -1
+BlockKind = Literal["kernel_size", "operation", "expand_ratio", "weight_bits", "activation_bits"]
+Kind = Literal["resolution", "stem", "depth", "width", "head"] | BlockKind
 
 
 @dataclass(frozen=True)
 class Gene:
     """One choice: what it is of, where, and from what."""
 
-    kind: Literal["resolution", "stem", "depth", "width", "kernel_size", "expand_ratio", "head"]
+    kind: Kind
     choices: tuple[Any, ...]
     stage: int = 0
     block: int = 0
     """Block of the stage; for stem and head the position among their choices."""
     shared: bool = False
 
-    @property
+    @cached_property
     def block_of(self) -> int | None:
         """Return the block without which this gene means nothing."""
-        return self.block if self.kind in ("kernel_size", "expand_ratio") and not self.shared else None
+        return self.block if self.kind in get_args(BlockKind) and not self.shared else None
 
     def skipped_in(self, arch: ArchConfig) -> bool:
         """Whether `arch` lacks the block of this gene."""
@@ -43,7 +46,13 @@ class Gene:
         stage = arch.stages[self.stage]
         if self.kind in ("depth", "width"):
             return getattr(stage, self.kind)
-        return getattr(stage, f"{self.kind}s")[self.block]
+        return getattr(stage, self.kind if self.kind.endswith("s") else f"{self.kind}s")[self.block]
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """Return the choices of fewest and of most multiply-adds, with the other genes at the same end."""
+        ordered = self.choices if self.kind == "operation" else sorted(self.choices)
+        return ordered[0], ordered[-1]
 
 
 def genes_of(
@@ -69,5 +78,5 @@ def _stage_genes(index: int, stage: StageSpace) -> Iterator[Gene]:
     if len(stage.widths) > 1:
         yield Gene("width", stage.widths, index)
     for block in range(1 if stage.shared else stage.max_depth):
-        yield Gene("kernel_size", stage.kernel_sizes_of(block), index, block, stage.shared)
-        yield Gene("expand_ratio", stage.expand_ratios_of(block), index, block, stage.shared)
+        for kind, choices in stage.choices_of(block).items():
+            yield Gene(cast(BlockKind, kind), tuple(choices), index, block, stage.shared)

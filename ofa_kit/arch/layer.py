@@ -6,11 +6,12 @@ included; batch norm, bias, activation and pooling count zero), for one image; p
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from ofa_kit.arch.choices import Activation, Gate
+from ofa_kit.arch.units import Branches, UnitOp, branches
 
-Op = Literal["conv", "max_pool", "inverted_residual", "bottleneck", "pooled_conv", "linear"]
+Op = Literal["conv", "max_pool", "inverted_residual", "bottleneck", "pooled_conv", "linear"] | UnitOp
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Layer:
 
     `op` is one of: conv (conv, BN, activation), max_pool (3x3), inverted_residual (expand, depthwise,
     squeeze-and-excite, project), bottleneck (reduce, conv, expand), pooled_conv (global average
-    pool, 1x1 conv without BN, activation), linear (global average pool where pixels are left; with bias).
+    pool, 1x1 conv without BN, activation), linear (global average pool where pixels are left), shuffle and xception
+    (units.py).
     """
 
     name: str
@@ -43,6 +45,12 @@ class Layer:
     squeeze_activation: Activation = "relu"
     gate: Gate = "hard_sigmoid"
     bn_eps: float = 1e-5
+    classifier_bias: bool = True
+    """Of a linear."""
+    weight_bits: int = 0
+    """Of a bottleneck's convolutions; 0 = not quantised."""
+    activation_bits: int = 0
+    """Of what these convolutions read."""
 
     @property
     def output_size(self) -> int:
@@ -63,7 +71,28 @@ class Layer:
             parts += [self.squeeze_activation, self.gate] if self.gate != "hard_sigmoid" else []
         parts += ["skip"] * self.shortcut + ["projected"] * self.projected + ["bias"] * self.bias
         parts += ["strided"] * (self.projected and self.downsample == "conv")
+        parts += ["nobias"] * (not self.classifier_bias) + [
+            f"w{self.weight_bits}a{self.activation_bits}"
+        ] * self.quantized
         return ":".join(parts)
+
+    @property
+    def quantized(self) -> bool:
+        return self.weight_bits > 0
+
+    @cached_property
+    def branches(self) -> Branches:
+        """Return the convolutions of a unit; none of another layer."""
+        if self.op not in get_args(UnitOp):
+            return Branches((), ())
+        channels = (self.in_channels, self.hidden_channels, self.out_channels)
+        op = cast(UnitOp, self.op)
+        return branches(op, channels, self.kernel_size, self.stride, self.input_size, self.activation)
+
+    @property
+    def bit_operations(self) -> int:
+        """Return multiply-adds times the bits of both factors (BitOps, Guo et al. 2020); 0 where unquantised."""
+        return self.macs * self.weight_bits * self.activation_bits
 
     @property
     def shortcut_conv(self) -> bool:
@@ -73,6 +102,8 @@ class Layer:
     @cached_property
     def macs(self) -> int:
         inside, outside = self.input_size**2, self.output_size**2
+        if self.branches.main:
+            return sum(conv.macs for conv in self.branches.convs)
         if self.op == "max_pool":
             return 0
         if self.op in ("pooled_conv", "linear"):
@@ -91,10 +122,12 @@ class Layer:
     @cached_property
     def params(self) -> int:
         hidden, middle, out = self.hidden_channels, self.squeeze_channels, self.out_channels
+        if self.branches.main:
+            return sum(conv.weights + 2 * conv.out_channels for conv in self.branches.convs)
         if self.op == "max_pool":
             return 0
         if self.op in ("pooled_conv", "linear"):
-            return (self.in_channels + (self.bias or self.op == "linear")) * out
+            return (self.in_channels + (self.bias or (self.op == "linear" and self.classifier_bias))) * out
         if self.op == "conv":
             return (self.kernel_size**2 * self.in_channels + 2) * out
         projected = self.in_channels * out if self.shortcut_conv else 0

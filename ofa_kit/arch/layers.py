@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ofa_kit.arch.choices import ConvSpace, StageSpace
+from ofa_kit.arch.choices import ConvSpace, Operation, StageSpace
 from ofa_kit.arch.config import ArchConfig
-from ofa_kit.arch.layer import Layer, make_divisible
+from ofa_kit.arch.layer import Layer, Op, make_divisible
 from ofa_kit.arch.space import SearchSpace
 
 Place = tuple[str, int, int]
@@ -159,7 +159,8 @@ class _Builder:
         elastic = len(stage.widths) > 1
         after = _Width(stage.widths, ("width", index, 0) if elastic else None)
         for block in range(stage.max_depth):
-            yield self._block(index, block, stage, after)
+            make = self._choice_block if stage.block == "choice" else self._block
+            yield make(index, block, stage, after)
             self.width = after
             if block == 0:
                 self.strides.append(stage.stride)
@@ -172,6 +173,10 @@ class _Builder:
         stride = stage.stride if block == 0 else 1
         may_skip = stride == 1 and before.choices == after.choices
         projects = stage.block == "bottleneck" or stage.projected
+        bits: tuple[Place, ...] = ()
+        if stage.weight_bits:
+            bits = (("weight_bits", index, gene_block), ("activation_bits", index, gene_block))
+        op: Op = "bottleneck" if stage.block == "bottleneck" else "inverted_residual"
 
         def layer(values: Values) -> Layer:
             inside, outside = before.of(values), after.of(values)
@@ -180,7 +185,7 @@ class _Builder:
             same = stride == 1 and inside == outside
             return Layer(
                 name=f"stage{index}_block{block}",
-                op=stage.block,
+                op=op,
                 in_channels=inside,
                 hidden_channels=hidden,
                 out_channels=outside,
@@ -195,9 +200,36 @@ class _Builder:
                 squeeze_activation=stage.squeeze_activation,
                 gate=stage.gate,
                 bn_eps=space.bn_eps,
+                weight_bits=values[bits[0]] if bits else 0,
+                activation_bits=values[bits[1]] if bits else 0,
             )
 
-        places = dict.fromkeys((RESOLUTION, *before.places, *after.places, kernel, expand))
+        places = dict.fromkeys((RESOLUTION, *before.places, *after.places, kernel, expand, *bits))
+        return Slot(f"stage{index}_block{block}", tuple(places), layer, depth_of=(index, block))
+
+    def _choice_block(self, index: int, block: int, stage: StageSpace, after: _Width) -> Slot:
+        before, size, space = self.width, self._size(), self.space
+        gene_block = 0 if stage.shared else block
+        chosen: Place = ("operation", index, gene_block)
+        expand: Place = ("expand_ratio", index, gene_block)
+        stride = stage.stride if block == 0 else 1
+
+        def layer(values: Values) -> Layer:
+            operation, outside = Operation(values[chosen]), after.of(values)
+            return Layer(
+                name=f"stage{index}_block{block}",
+                op="xception" if operation == Operation.XCEPTION else "shuffle",
+                in_channels=before.of(values),
+                hidden_channels=make_divisible(round(outside // 2 * values[expand]), space.channel_divisor),
+                out_channels=outside,
+                kernel_size=operation.kernel_size,
+                stride=stride,
+                input_size=size(values),
+                activation=stage.activation,
+                bn_eps=space.bn_eps,
+            )
+
+        places = dict.fromkeys((RESOLUTION, *before.places, *after.places, chosen, expand))
         return Slot(f"stage{index}_block{block}", tuple(places), layer, depth_of=(index, block))
 
     def _head(self) -> Iterator[Slot]:
@@ -221,7 +253,10 @@ class _Builder:
 
         def classifier(values: Values) -> Layer:
             size = 1 if pooled else last_size(values)
-            return Layer("classifier", "linear", width.of(values), 0, space.num_classes, 1, 1, size, "none")
+            return Layer(
+                "classifier", "linear", width.of(values), 0, space.num_classes, 1, 1, size, "none",
+                classifier_bias=head.classifier_bias,
+            )  # fmt: skip
 
         yield Slot("classifier", (RESOLUTION, *width.places), classifier)
 

@@ -2,7 +2,13 @@
 
 from ofa_kit.arch.families.bignas import attentive_nas, bignas_small_images
 from ofa_kit.arch.families.mobilenet import mbv3_small_images, mbv3_tiny, ofa_mbv3, ofa_proxyless
-from ofa_kit.arch.families.resnet import ofa_resnet50d, resnet_small_images
+from ofa_kit.arch.families.resnet import (
+    ofa_resnet50d,
+    resnet_small_images,
+    spos_bits_resnet50,
+    spos_bits_small_images,
+)
+from ofa_kit.arch.families.shuffle import CHANNEL_SCALES, spos_shufflenet, spos_small_images
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import UnknownNameError
 
@@ -18,6 +24,12 @@ PRESETS = {
         resnet_small_images(),
         bignas_small_images(),
         mbv3_tiny(),
+        spos_shufflenet("spos-shufflenet"),
+        spos_shufflenet("spos-shufflenet-channels", scales=CHANNEL_SCALES),
+        spos_small_images("spos-small-images"),
+        spos_small_images("spos-small-images-channels", scales=CHANNEL_SCALES),
+        spos_bits_resnet50("spos-bits-resnet50"),
+        spos_bits_small_images("spos-bits-small-images"),
     )
 }
 

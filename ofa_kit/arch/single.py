@@ -14,7 +14,14 @@ def only(space: SearchSpace, arch: ArchConfig) -> SearchSpace:
     stages = []
     for index, (stage, choices) in enumerate(zip(arch.stages, space.stages, strict=True)):
         blocks = tuple(
-            BlockSpace(kernel_sizes=(k,), expand_ratios=(e,), squeeze_channels=squeezed[f"stage{index}_block{block}"])
+            BlockSpace(
+                kernel_sizes=(k,),
+                expand_ratios=(e,),
+                squeeze_channels=squeezed[f"stage{index}_block{block}"],
+                operations=stage.operations[block : block + 1],
+                weight_bits=stage.weight_bits[block : block + 1],
+                activation_bits=stage.activation_bits[block : block + 1],
+            )
             for block, (k, e) in enumerate(zip(stage.kernel_sizes, stage.expand_ratios, strict=True))
         )
         stages.append(

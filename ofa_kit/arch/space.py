@@ -9,7 +9,7 @@ on a whole population, shape (N, genome_length).
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -22,6 +22,8 @@ from ofa_kit.arch.config import ArchConfig, StageConfig
 from ofa_kit.arch.genes import SKIPPED, Gene, Genomes, genes_of
 
 Number = TypeVar("Number", int, float)
+LATER: dict[str, Any] = {"operations": (), "weight_bits": (), "activation_bits": (), "classifier_bias": True}
+"""Fields that came later, with what they were before: fingerprints of spaces that lack them stay what they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class SearchSpace:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits of everything that decides weights and latency, the name left out."""
-        values = {k: v for k, v in asdict(self).items() if k != "name"}
+        values = _without_later({k: v for k, v in asdict(self).items() if k != "name"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @cached_property
@@ -89,17 +91,17 @@ class SearchSpace:
             total *= len(gene.choices) if gene.block_of is None and gene.kind != "depth" else 1
         for stage in self.stages:
             options = [
-                1 if stage.shared else len(stage.kernel_sizes_of(b)) * len(stage.expand_ratios_of(b))
-                for b in range(stage.max_depth)
+                1 if stage.shared else math.prod(map(len, stage.choices_of(b).values())) for b in range(stage.max_depth)
             ]
             total *= sum(math.prod(options[:depth]) for depth in stage.depths)
         return total
 
     def smallest(self) -> ArchConfig:
-        return self._extreme(min)
+        """Return the architecture of fewest multiply-adds."""
+        return self._extreme(0)
 
     def largest(self) -> ArchConfig:
-        return self._extreme(max)
+        return self._extreme(1)
 
     def contains(self, arch: ArchConfig) -> bool:
         try:
@@ -208,8 +210,8 @@ class SearchSpace:
         head = replace(self.head, feature_widths=_largest_of(self.head.feature_widths, widths))
         return replace(self, stages=stages, stem=stem, head=head)
 
-    def _extreme(self, pick: Callable[[Sequence[Any]], Any]) -> ArchConfig:
-        genes = {key: pick(self.genes[position].choices) for key, position in self.positions.items()}
+    def _extreme(self, end: int) -> ArchConfig:
+        genes = {key: self.genes[position].ends[end] for key, position in self.positions.items()}
         return self._arch(lambda kind, stage, block: genes[kind, stage, block])
 
     def _arch(self, value: Callable[[str, int, int], Any]) -> ArchConfig:
@@ -218,11 +220,22 @@ class SearchSpace:
         for s, stage in enumerate(self.stages):
             width = value("width", s, 0) if len(stage.widths) > 1 else stage.widths[0]
             blocks = [0 if stage.shared else b for b in range(value("depth", s, 0))]
-            kernels = tuple(value("kernel_size", s, b) for b in blocks)
-            stages.append(StageConfig(width, kernels, tuple(value("expand_ratio", s, b) for b in blocks)))
+            chosen = {kind: tuple(value(kind, s, b) for b in blocks) for kind in stage.choices_of(0)}
+            operations = chosen.get("operation", ())
+            kernels = tuple(o.kernel_size for o in operations) if operations else chosen["kernel_size"]
+            bits = (chosen.get("weight_bits", ()), chosen.get("activation_bits", ()))
+            stages.append(StageConfig(width, kernels, chosen["expand_ratio"], operations, *bits))
         stem = tuple(value("stem", 0, gene.block) for gene in self.genes if gene.kind == "stem")
         head = tuple(value("head", 0, gene.block) for gene in self.genes if gene.kind == "head")
         return ArchConfig(value("resolution", 0, 0), tuple(stages), stem, head)
+
+
+def _without_later(values: Any) -> Any:
+    """Return nested values without the later fields that say nothing new."""
+    if isinstance(values, dict):
+        kept = {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
+        return {k: _without_later(v) for k, v in kept.items()}
+    return [_without_later(v) for v in values] if isinstance(values, tuple | list) else values
 
 
 def _largest_of(choices: tuple[Number, ...], count: int | None) -> tuple[Number, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ofa_kit import storage
+from ofa_kit.arch.choices import Operation
 from ofa_kit.arch.layers import macs
 from ofa_kit.arch.presets import PRESETS, preset
 from ofa_kit.arch.space import SearchSpace
@@ -70,9 +71,15 @@ def _check(space: SearchSpace, source: str) -> None:
             raise RecipeError(f"{place}: needs widths and depths, all at least 1")
         if stage.blocks and len(stage.blocks) != stage.max_depth:
             raise RecipeError(f"{place}: {len(stage.blocks)} blocks for a depth of up to {stage.max_depth}")
+        if stage.operations and stage.block != "choice":
+            raise RecipeError(f"{place}: operations are for `block: choice`, found {stage.block}")
+        if (stage.weight_bits or stage.activation_bits) and stage.block != "bottleneck":
+            raise RecipeError(f"{place}: bits are for `block: bottleneck`, found {stage.block}")
+        if bool(stage.weight_bits) != bool(stage.activation_bits):
+            raise RecipeError(f"{place}: give both weight_bits and activation_bits, or neither")
     for gene in space.genes:
         name = f"{source}: {gene.kind} choices of stage {gene.stage}"
-        least = 0 if gene.kind == "stem" else 1e-6
+        least = 0 if gene.kind in ("stem", "operation") else 1e-6
         if not gene.choices or min(gene.choices) < least:
             raise RecipeError(f"{name}: expected positive numbers, at least one, found {list(gene.choices)}")
         if gene.kind == "kernel_size" and any(k % 2 == 0 for k in gene.choices):
@@ -89,4 +96,6 @@ def _whole(ratios: tuple[float, ...]) -> tuple[float, ...]:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Operation):
+        return int(value)
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

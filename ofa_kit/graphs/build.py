@@ -5,6 +5,7 @@ Batch norm is already folded into the convolutions' weights and biases.
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,9 @@ OPSET = 18
 IR_VERSION = 10
 Weights = Mapping[str, NDArray[np.float32]]
 WeightsOf = Callable[[Layer], Weights]
+SPLIT = ((0, "even"), (1, "odd"))
+CLIPPED = ("input_clip", "reduce_clip", "middle_clip")
+"""Where a quantised bottleneck clips what its convolutions read."""
 
 
 def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -25,13 +29,23 @@ def weight_shapes(layer: Layer) -> dict[str, tuple[int, ...]]:
     if layer.op == "max_pool":
         return {}
     if layer.op == "linear":
-        return {"weight": (outside, inside), "bias": (outside,)}
+        return {"weight": (outside, inside)} | ({"bias": (outside,)} if layer.classifier_bias else {})
+    if layer.branches.main:
+        return {
+            name: shape
+            for conv in layer.branches.convs
+            for name, shape in {
+                f"{conv.part}.weight": conv.weight_shape,
+                f"{conv.part}.bias": (conv.out_channels,),
+            }.items()
+        }
     if layer.op == "pooled_conv":
         return _conv_shapes("conv", outside, inside, 1, bias=layer.bias)
     if layer.op == "conv":
         return _conv_shapes("conv", outside, inside, k)
     if layer.op == "bottleneck":
         shapes = _conv_shapes("reduce", hidden, inside, 1) | _conv_shapes("middle", hidden, hidden, k)
+        shapes |= dict.fromkeys(CLIPPED, ()) if layer.quantized else {}
     else:
         shapes = _conv_shapes("expand", hidden, inside, 1) if layer.expands else {}
         shapes |= _conv_shapes("depthwise", hidden, 1, k)
@@ -49,6 +63,8 @@ def random_weights(layer: Layer) -> Weights:
     rng = np.random.default_rng(zlib.crc32(layer.key.encode()))
     return {
         name: (rng.standard_normal(shape) / np.sqrt(max(1, int(np.prod(shape[1:]))))).astype(np.float32)
+        if shape
+        else np.array(1.0, np.float32)
         for name, shape in weight_shapes(layer).items()
     }
 
@@ -129,10 +145,20 @@ class _Graph:
             return self._activation(act, conv("conv", pooled), f"{prefix}/act")
         if layer.op == "linear":
             return self._linear(layer, tensor, weights, prefix)
+        if layer.branches.main:
+            return self._unit(layer, tensor, conv, prefix)
         source = tensor
+        read = tensor
         if layer.op == "bottleneck":
-            tensor = self._activation(act, conv("reduce", tensor), f"{prefix}/reduce_act")
-            tensor = self._activation(act, conv("middle", tensor, **spatial), f"{prefix}/middle_act")
+
+            def inside(name: str, output: str) -> str:
+                if layer.quantized:
+                    return self._clipped(output, weights[f"{name}_clip"], layer.activation_bits, f"{prefix}/{name}_act")
+                return self._activation(act, output, f"{prefix}/{name}_act")
+
+            tensor = read = inside("input", tensor) if layer.quantized else tensor
+            tensor = inside("reduce", conv("reduce", tensor))
+            tensor = inside("middle", conv("middle", tensor, **spatial))
         else:
             if layer.expands:
                 tensor = self._activation(act, conv("expand", tensor), f"{prefix}/expand_act")
@@ -147,7 +173,7 @@ class _Graph:
         if not layer.shortcut:
             return tensor
         if layer.projected:
-            stride = [layer.stride] * 2
+            source, stride = read, [layer.stride] * 2
             if layer.stride > 1 and layer.downsample == "avgpool_conv":
                 pooling = {"kernel_shape": stride, "strides": stride, "ceil_mode": 1, "count_include_pad": 0}
                 source, stride = self._node("AveragePool", [source], f"{prefix}/shortcut_pool", **pooling), [1, 1]
@@ -159,8 +185,28 @@ class _Graph:
         if layer.input_size > 1:
             tensor = self._node("GlobalAveragePool", [tensor], f"{prefix}/pool")
         flat = self._node("Flatten", [tensor], f"{prefix}/flatten", axis=1)
-        names = [self._weight(f"{prefix}/{kind}", weights[kind]) for kind in ("weight", "bias")]
+        names = [self._weight(f"{prefix}/{kind}", weights[kind]) for kind in ("weight", "bias") if kind in weights]
         return self._node("Gemm", [flat, *names], f"{prefix}/gemm", transB=1)
+
+    def _unit(self, layer: Layer, tensor: str, conv: Callable[..., str], prefix: str) -> str:
+        kept = convolved = tensor
+        if layer.stride == 1:
+            kept, convolved = (self._every_second(tensor, start, f"{prefix}/{name}") for start, name in SPLIT)
+        ends = []
+        for source, branch in ((kept, layer.branches.short), (convolved, layer.branches.main)):
+            for one in branch:
+                k = one.kernel_size
+                spatial = {"kernel_shape": [k, k], "strides": [one.stride] * 2, "pads": [k // 2] * 4}
+                source = conv(one.part, source, group=one.groups, **spatial)
+                source = self._activation(one.activation, source, f"{prefix}/{one.part}_act")
+            ends.append(source)
+        return self._node("Concat", ends, f"{prefix}/concat", axis=1)
+
+    def _every_second(self, tensor: str, start: int, name: str) -> str:
+        """Take every second channel from `start` on."""
+        bounds = {"starts": start, "ends": np.iinfo(np.int64).max, "axes": 1, "steps": 2}
+        names = [self._weight(f"{name}_{key}", np.array([value], np.int64)) for key, value in bounds.items()]
+        return self._node("Slice", [tensor, *names], name)
 
     def rename_output(self, old: str, new: str) -> None:
         self.nodes[-1].output[list(self.nodes[-1].output).index(old)] = new
@@ -179,7 +225,18 @@ class _Graph:
             return self._node("Clip", [tensor, *bounds], name)
         return self._node({"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}[kind], [tensor], name)
 
-    def _weight(self, name: str, value: NDArray[np.float32]) -> str:
+    def _clipped(self, tensor: str, clip: NDArray[np.float32], bits: int, name: str) -> str:
+        """Round to 2^bits values in 0..clip."""
+        step = clip / (2**bits - 1)
+        bounds = [self._weight(f"{name}_{end}", np.array(value, np.float32)) for end, value in (("0", 0), ("1", clip))]
+        tensor = self._node("Clip", [tensor, *bounds], f"{name}_clip")
+        steps = [
+            self._weight(f"{name}_{end}", np.array(v, np.float32)) for end, v in (("per", 1 / step), ("step", step))
+        ]
+        tensor = self._node("Round", [self._node("Mul", [tensor, steps[0]], f"{name}_scaled")], f"{name}_round")
+        return self._node("Mul", [tensor, steps[1]], name)
+
+    def _weight(self, name: str, value: NDArray[Any]) -> str:
         self.initializers.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 

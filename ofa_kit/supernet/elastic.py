@@ -90,7 +90,7 @@ class ElasticLinear(nn.Linear, Elastic):
     """The classifier: features (N, C, H, W), averaged over pixels, to logits (N, classes)."""
 
     def __init__(self, choices: Sequence[Layer]) -> None:
-        super().__init__(*most_channels(choices))
+        super().__init__(*most_channels(choices), bias=choices[0].classifier_bias)
 
     def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:  # type: ignore[override]
         features = x.mean((2, 3))
@@ -99,7 +99,8 @@ class ElasticLinear(nn.Linear, Elastic):
         return F.linear(features, self.active_state(layer)["weight"], self.bias)
 
     def active_state(self, layer: Layer) -> State:
-        return {"weight": cut(self.weight, layer.out_channels, layer.in_channels), "bias": self.bias}
+        state = {"weight": cut(self.weight, layer.out_channels, layer.in_channels)}
+        return state | ({"bias": self.bias} if layer.classifier_bias else {})
 
 
 def most_channels(choices: Sequence[Layer]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from ofa_kit.supernet.elastic import (
     normalize,
     pointwise,
 )
+from ofa_kit.supernet.quantize import CLIPPED, FIRST_CLIP, activate_inside, clipped_activation, quantized_weight
 
 
 class ElasticInvertedResidual(Elastic):
@@ -115,7 +116,9 @@ class ElasticInvertedResidual(Elastic):
 class ElasticBottleneck(Elastic):
     """Bottleneck with elastic expansion, input and output width: reduce, convolve, expand, add, activate.
 
-    ResNet-D's shortcut (He et al. 2019) where the shape changes: average pooling, 1x1 convolution, batch norm.
+    ResNet-D's shortcut (He et al. 2019) where the shape changes: average pooling, 1x1 convolution, batch norm. Where
+    layers are quantised, the weights of every number of bits come from the same ones; each number of activation bits
+    clips its activations at points of its own.
     """
 
     def __init__(self, choices: Sequence[Layer]) -> None:
@@ -131,19 +134,27 @@ class ElasticBottleneck(Elastic):
         if any(layer.shortcut_conv for layer in choices):
             self.shortcut = nn.Conv2d(inside, outside, 1, bias=False)
             self.shortcut_bn = batch_norm(outside, eps)
+        if choices[0].quantized:
+            self.bits = sorted({layer.activation_bits for layer in choices})
+            self.clips = nn.Parameter(torch.full((len(CLIPPED), len(self.bits)), FIRST_CLIP))
 
     def forward(self, x: Tensor, layer: Layer, keep: Tensor | None = None) -> Tensor:
         """Return the block's output; `keep` (N, 1, 1, 1) scales its residual branch for each image."""
         state, source, eps = self.active_state(layer), x, layer.bn_eps
-        x = activate(layer.activation, normalize(self, pointwise(x, state["reduce.weight"]), state, "reduce_bn", eps))
+        if layer.quantized:
+            x = read = clipped_activation(x, state["input_clip"], layer.activation_bits)
+        else:
+            read = source
+        x = normalize(self, pointwise(x, state["reduce.weight"]), state, "reduce_bn", eps)
+        x = activate_inside(layer, x, state.get("reduce_clip"))
         x = F.conv2d(x, state["middle.weight"], stride=layer.stride, padding=layer.kernel_size // 2)
-        x = activate(layer.activation, normalize(self, x, state, "middle_bn", eps))
+        x = activate_inside(layer, normalize(self, x, state, "middle_bn", eps), state.get("middle_clip"))
         x = normalize(self, pointwise(x, state["project.weight"]), state, "project_bn", eps)
         if keep is not None and not layer.projected:
             x = x * keep
         if layer.projected:
             stride = layer.stride if layer.downsample == "conv" else 1
-            source = F.conv2d(downsample(source, layer), state["shortcut.weight"], stride=stride)
+            source = F.conv2d(downsample(read, layer), state["shortcut.weight"], stride=stride)
             source = normalize(self, source, state, "shortcut_bn", eps)
         return activate(layer.activation, x + source)
 
@@ -158,4 +169,8 @@ class ElasticBottleneck(Elastic):
         if layer.shortcut_conv:
             state["shortcut.weight"] = cut(self.shortcut.weight, outside, inside)
             state |= batch_norm_slices(self.shortcut_bn, "shortcut_bn", outside)
+        if layer.quantized:
+            weights = {k: quantized_weight(v, layer.weight_bits) for k, v in state.items() if v.ndim == 4}
+            column = self.bits.index(layer.activation_bits)
+            state |= weights | {name: self.clips[row, column] for row, name in enumerate(CLIPPED)}
         return state

@@ -1,11 +1,15 @@
 """Static layers: the ordinary modules that an extracted subnet is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ofa_kit.arch.layer import Layer
+from ofa_kit.arch.units import UnitConv
 from ofa_kit.supernet.elastic import activate, batch_norm, downsample, gate
+from ofa_kit.supernet.elastic_units import parts_of, unit_modules
+from ofa_kit.supernet.quantize import CLIPPED, FIRST_CLIP, activate_inside, clipped_activation
 
 
 class ConvBlock(nn.Module):
@@ -60,7 +64,14 @@ class InvertedResidual(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Reduce, convolve, expand, add the input or its projection, activate."""
+    """Reduce, convolve, expand, add the input or its projection, activate.
+
+    A quantised one rounds what its convolutions read; its weights are extracted with few values already.
+    """
+
+    input_clip: nn.Parameter | None
+    reduce_clip: nn.Parameter | None
+    middle_clip: nn.Parameter | None
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -77,15 +88,42 @@ class Bottleneck(nn.Module):
             stride = layer.stride if layer.downsample == "conv" else 1
             self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False)
             self.shortcut_bn = batch_norm(outside, eps)
+        for name in CLIPPED:
+            self.register_parameter(name, nn.Parameter(torch.tensor(FIRST_CLIP)) if layer.quantized else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        source, act = x, self.layer.activation
-        x = activate(act, self.reduce_bn(self.reduce(x)))
-        x = activate(act, self.middle_bn(self.middle(x)))
+        source, layer = x, self.layer
+        if self.input_clip is not None:
+            x = clipped_activation(x, self.input_clip, layer.activation_bits)
+        read = x
+        x = activate_inside(layer, self.reduce_bn(self.reduce(x)), self.reduce_clip)
+        x = activate_inside(layer, self.middle_bn(self.middle(x)), self.middle_clip)
         x = self.project_bn(self.project(x))
-        if self.layer.projected:
-            source = self.shortcut_bn(self.shortcut(downsample(source, self.layer)))
-        return activate(act, x + source)
+        if layer.projected:
+            source = self.shortcut_bn(self.shortcut(downsample(read, layer)))
+        return activate(layer.activation, x + source)
+
+
+class Unit(nn.Module):
+    """ShuffleNetV2-style unit: a short and a main branch, concatenated."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        for name, module in unit_modules(layer).items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, convolved = parts_of(x, self.layer)
+        return torch.cat(
+            (self._run(self.layer.branches.short, kept), self._run(self.layer.branches.main, convolved)), 1
+        )
+
+    def _run(self, convs: Sequence[UnitConv], x: Tensor) -> Tensor:
+        for conv in convs:
+            y = getattr(self, f"{conv.part}_bn")(getattr(self, conv.part)(x))
+            x = activate(conv.activation, y)
+        return x
 
 
 class PooledConv(nn.Module):
@@ -104,7 +142,7 @@ class Classifier(nn.Linear):
     """Features (N, C, H, W), averaged over pixels, to logits (N, classes)."""
 
     def __init__(self, layer: Layer) -> None:
-        super().__init__(layer.in_channels, layer.out_channels)
+        super().__init__(layer.in_channels, layer.out_channels, bias=layer.classifier_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.mean((2, 3)))
@@ -122,6 +160,8 @@ MODULES: dict[str, Callable[[Layer], nn.Module]] = {
     "max_pool": MaxPool,
     "inverted_residual": InvertedResidual,
     "bottleneck": Bottleneck,
+    "shuffle": Unit,
+    "xception": Unit,
     "pooled_conv": PooledConv,
     "linear": Classifier,
 }

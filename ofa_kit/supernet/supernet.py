@@ -14,9 +14,16 @@ from ofa_kit.arch.layers import RESOLUTION, Slot, layers, slots
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.supernet.elastic import ElasticConv, ElasticLinear, ElasticMaxPool, ElasticPooledConv, Noise
 from ofa_kit.supernet.elastic_blocks import ElasticBottleneck, ElasticInvertedResidual
+from ofa_kit.supernet.elastic_units import ElasticChoiceBlock
 
 ElasticLayer = (
-    ElasticConv | ElasticMaxPool | ElasticInvertedResidual | ElasticBottleneck | ElasticPooledConv | ElasticLinear
+    ElasticConv
+    | ElasticMaxPool
+    | ElasticInvertedResidual
+    | ElasticBottleneck
+    | ElasticChoiceBlock
+    | ElasticPooledConv
+    | ElasticLinear
 )
 
 
@@ -61,6 +68,14 @@ def zero_last_gammas(supernet: Supernet) -> None:
             nn.init.zeros_(block.project_bn.weight)
 
 
+def fix_affine(supernet: Supernet) -> None:
+    """Leave every batch norm's gamma at 1 and beta at 0, as the supernet of Guo et al. (2020) has them."""
+    for module in supernet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.requires_grad_(False)
+            module.bias.requires_grad_(False)
+
+
 def choices_of(slot: Slot, space: SearchSpace) -> Sequence[Layer]:
     """Return every layer that may stand in a slot, at the largest resolution."""
     choices = [
@@ -102,6 +117,8 @@ def _elastic(slot: Slot, space: SearchSpace) -> ElasticLayer:
         return ElasticMaxPool()
     if op == "bottleneck":
         return ElasticBottleneck(choices)
+    if choices[0].branches.main:
+        return ElasticChoiceBlock(choices)
     if op == "pooled_conv":
         return ElasticPooledConv(choices)
     return ElasticConv(choices) if op == "conv" else ElasticLinear(choices)
@@ -116,4 +133,5 @@ def _initialize(net: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0, 0.01, generator=generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

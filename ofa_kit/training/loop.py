@@ -23,7 +23,7 @@ from ofa_kit.data.batches import batches_per_epoch, training_batches
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.errors import RunError
 from ofa_kit.supernet.channel_order import sort_channels
-from ofa_kit.supernet.supernet import Supernet, zero_last_gammas
+from ofa_kit.supernet.supernet import Supernet, fix_affine, zero_last_gammas
 from ofa_kit.supernet.sync_batch_norm import synchronize_batch_norm
 from ofa_kit.training import checkpoint
 from ofa_kit.training.board import Board
@@ -124,6 +124,8 @@ class _Training:
         supernet = Supernet(self.run.space, torch.Generator().manual_seed(self.recipe.seed))
         if self.recipe.zero_init_gamma:
             zero_last_gammas(supernet)
+        if not self.recipe.bn_affine:
+            fix_affine(supernet)
         if self.recipe.init_from and not self.run.last_checkpoint.exists():
             load_initial(supernet, self.recipe.init_from)
         if self.team.size > 1 and self.recipe.sync_batch_norm:

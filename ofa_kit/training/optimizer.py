@@ -11,7 +11,7 @@ from ofa_kit.training.recipe import Recipe
 
 def make_optimizer(supernet: Supernet, recipe: Recipe) -> torch.optim.Optimizer:
     """Return SGD (Nesterov), AdamW or RMSProp; weight decay spares biases and batch norm."""
-    parameters = list(supernet.parameters())
+    parameters = [p for p in supernet.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

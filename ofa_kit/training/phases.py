@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.training.recipe import PhaseRecipe, Recipe
-from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath, StrictlyFair
+from ofa_kit.training.rules import Rule, Sandwich, Shrinking, SinglePath, StrictlyFair, Target
 
 OFA_SHARES = {"largest": 0.25, "kernel": 0.25, "depth-1": 0.1, "depth-2": 0.15, "expand-1": 0.1, "expand-2": 0.15}
 """Shares of the epochs; OFA's own are 180, 120, 25, 120, 25, 120 epochs (Cai et al. 2020, appendix)."""
@@ -22,7 +22,7 @@ class Phase:
     lr: float
     warmup_epochs: int
     teacher: bool = False
-    """Learns from the network that the first phase left behind."""
+    """Learns from a network that is trained already: that of the first phase, or of the run that the recipe names."""
     sort_before: SearchSpace | None = None
     """Channels are sorted before the phase starts; the subnets of this space stay what they are."""
 
@@ -33,8 +33,11 @@ def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
         rule: Rule = Sandwich(space, recipe.num_random, recipe.preference, recipe.num_candidates)
         return [Phase("sandwich", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs)]
     if recipe.method == "single-path":
-        rule = StrictlyFair(space) if recipe.strict_fairness else SinglePath(space)
-        return [Phase("single-path", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs)]
+        target: Target = "teacher" if recipe.teacher else "labels"
+        rule = StrictlyFair(space, target) if recipe.strict_fairness else SinglePath(space, target)
+        return [
+            Phase("single-path", rule, recipe.epochs, recipe.lr, recipe.warmup_epochs, teacher=bool(recipe.teacher))
+        ]
     phases, trained = [], _restricted(space, PhaseRecipe(name="largest", epochs=1, lr=1))
     for index, settings in enumerate(recipe.phases or ofa_phases(recipe, space)):
         allowed = _restricted(space, settings)
@@ -56,7 +59,7 @@ def phases_of(recipe: Recipe, space: SearchSpace) -> list[Phase]:
 def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
     """Return OFA's phases for a short training: rates in the paper's proportions, at least one epoch each."""
     kernels, depths, expands = (
-        max(len(gene.choices) for gene in space.genes if gene.kind == kind)
+        max((len(gene.choices) for gene in space.genes if gene.kind == kind), default=1)
         for kind in ("kernel_size", "depth", "expand_ratio")
     )
     choices = {

@@ -24,7 +24,7 @@ METHOD_KEYS = {
         "drop_connect",
     ),
     "progressive-shrinking": ("phases",),
-    "single-path": ("strict_fairness",),
+    "single-path": ("strict_fairness", "teacher"),
 }
 """What only one method understands: elsewhere it would be ignored in silence."""
 
@@ -67,8 +67,9 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 3e-5
     """Not applied to biases and batch norm."""
-    schedule: Literal["cosine", "exponential"] = "cosine"
-    """`exponential` decays by 3 % every 2.4 epochs and stays constant at 5 % of lr (Yu et al. 2020)."""
+    schedule: Literal["cosine", "exponential", "linear"] = "cosine"
+    """`cosine` and `linear` end at 0; `exponential` decays by 3 % every 2.4 epochs and stays constant at 5 % of lr (Yu
+    et al. 2020)."""
     warmup_epochs: int = 1
     label_smoothing: float = 0.1
     dropout: float = 0.0
@@ -77,6 +78,8 @@ class Recipe:
     """Probability of skipping the last block, falling linearly to the first; on the largest subnet only."""
     zero_init_gamma: bool = False
     """Start blocks with a shortcut as identities: their last batch norm's gamma is 0."""
+    bn_affine: bool = True
+    """Whether batch norm learns gamma and beta; the supernet of SPOS does not (Guo et al. 2020)."""
     clip_grad_value: float = 0.0
     """Bound of each gradient element; 0 = none."""
     clip_grad_norm: float = 0.0
@@ -95,6 +98,8 @@ class Recipe:
     num_candidates: int = 3
     strict_fairness: bool = False
     """Of single-path: each step trains every choice equally often (FairNAS)."""
+    teacher: str = ""
+    """Of single-path: a trained run's folder, whose largest subnet teaches beside the labels; "" = labels alone."""
     phases: tuple[PhaseRecipe, ...] = ()
     """Of progressive shrinking; () derives OFA's phases from `epochs` and `lr`."""
     seed: int = 0
@@ -151,6 +156,8 @@ class Recipe:
             for key in keys:
                 if recipe.method != method and getattr(recipe, key) != cls.__dataclass_fields__[key].default:
                     raise RecipeError(f"{source}: {key} belongs to the method {method}, found {recipe.method}")
+        if recipe.zero_init_gamma and not recipe.bn_affine:
+            raise RecipeError(f"{source}: zero_init_gamma needs bn_affine: a gamma that is not learned stays 0")
         if recipe.batch_size % recipe.accumulate:
             raise RecipeError(f"{source}: batch_size {recipe.batch_size} is no multiple of accumulate")
         return recipe

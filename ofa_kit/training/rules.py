@@ -73,12 +73,13 @@ class Sandwich:
 
 @dataclass(frozen=True)
 class SinglePath:
-    """One uniform subnet on labels (Guo et al. 2020)."""
+    """One uniform subnet on labels (Guo et al. 2020), or on labels and a teacher."""
 
     space: SearchSpace
+    target: Target = "labels"
 
     def passes(self, rng: np.random.Generator, loss_of: LossOf) -> list[Pass]:
-        return [Pass(self.space.sample(rng), "labels")]
+        return [Pass(self.space.sample(rng), self.target)]
 
     @property
     def fixed(self) -> Sequence[ArchConfig]:
@@ -94,6 +95,7 @@ class StrictlyFair:
     """
 
     space: SearchSpace
+    target: Target = "labels"
 
     def passes(self, rng: np.random.Generator, loss_of: LossOf) -> list[Pass]:
         count = int(self.space.choice_counts.max())
@@ -102,7 +104,7 @@ class StrictlyFair:
             for choices in self.space.choice_counts
         ]
         genomes = self.space.canonical(np.stack(columns, axis=1))
-        return [Pass(self.space.decode(genome), "labels") for genome in genomes]
+        return [Pass(self.space.decode(genome), self.target) for genome in genomes]
 
     @property
     def fixed(self) -> Sequence[ArchConfig]:

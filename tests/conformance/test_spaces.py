@@ -40,7 +40,10 @@ def test_the_same_seed_gives_the_same_samples(space):
 @SPACES
 def test_smallest_and_largest_bound_macs_and_params(space, rng):
     genomes = space.sample_genomes(200, rng)
-    for cost, of_arch in ((macs_of, macs), (params_of, params)):
+    costs = [(macs_of, macs), (params_of, params)]
+    if any(gene.kind == "operation" for gene in space.genes):
+        costs = costs[:1]  # an xception unit with a stride has fewer MACs and more parameters than a shuffle unit
+    for cost, of_arch in costs:
         values = cost(space, genomes)
         assert of_arch(space, space.smallest()) <= values.min()
         assert values.max() <= of_arch(space, space.largest())

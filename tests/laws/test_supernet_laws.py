@@ -17,8 +17,10 @@ from ofa_kit.supernet.recalibrate import recalibrate, recalibrate_together
 from ofa_kit.supernet.subnet import extract
 from ofa_kit.supernet.supernet import Supernet, resize
 
-SMALL = ["mbv3-tiny", "mbv3-small-images", "resnet-small-images", "bignas-small-images"]
-LARGE = ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50d", "attentive-nas"]
+SORTED = ["mbv3-tiny", "mbv3-small-images", "resnet-small-images", "bignas-small-images"]
+SMALL = [*SORTED, "spos-small-images-channels"]
+QUANTIZED = ["spos-bits-small-images"]
+LARGE = ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50d", "attentive-nas", "spos-shufflenet-channels"]
 
 
 def lived_in(name: str, seed: int = 0) -> Supernet:
@@ -42,7 +44,7 @@ def images_for(supernet: Supernet, count: int = 2) -> torch.Tensor:
     return torch.randn(count, supernet.space.in_channels, size, size, generator=generator)
 
 
-@pytest.mark.parametrize("name", SMALL + LARGE)
+@pytest.mark.parametrize("name", SMALL + LARGE + QUANTIZED)
 @torch.no_grad()
 def test_extracted_subnet_computes_what_the_supernet_computes(name, rng):
     supernet = lived_in(name)
@@ -101,13 +103,13 @@ def test_a_shared_weight_gets_the_sum_of_its_subnets_gradients(rng):
 
 
 @pytest.mark.parametrize("expand_ratios", [1, 2])
-@pytest.mark.parametrize("name", [*SMALL, "ofa-proxyless-w1.3"])
+@pytest.mark.parametrize("name", [*SORTED, "ofa-proxyless-w1.3"])
 @torch.no_grad()
 def test_sorting_channels_leaves_every_trained_subnet_unchanged(name, expand_ratios, rng):
     supernet = lived_in(name, seed=expand_ratios)
     trained = supernet.space.restricted(expand_ratios=expand_ratios)
     images = images_for(supernet)
-    archs = [trained.sample(rng) for _ in range(12 if name in SMALL else 3)]
+    archs = [trained.sample(rng) for _ in range(12 if name in SORTED else 3)]
     before = [supernet(images, arch) for arch in archs]
     weights = supernet.state_dict()["layers.stage1_block1.project.weight"].clone()
     sort_channels(supernet, trained)
@@ -130,7 +132,7 @@ def test_recalibration_uses_the_statistics_of_the_subnets_own_activations(rng):
     assert not subnet.training
 
 
-@pytest.mark.parametrize("name", ["mbv3-tiny", "resnet-small-images"])
+@pytest.mark.parametrize("name", ["mbv3-tiny", "resnet-small-images", "spos-small-images-channels"])
 @torch.no_grad()
 def test_recalibration_together_gives_each_subnet_what_it_gets_alone(name, rng):
     supernet = lived_in(name)
