@@ -11,7 +11,9 @@ import numpy as np
 from ofa_kit.arch.genes import Genomes
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.search.budget import Candidate, Objective
-from ofa_kit.search.evolution import Evolution, best_different
+from ofa_kit.search.evolution import Evolution
+from ofa_kit.search.feasible import require_feasible
+from ofa_kit.search.population import best_of
 
 FINE = Evolution(population=200, generations=40, mutation_probability=0.05)
 
@@ -25,9 +27,11 @@ class CoarseToFine:
 
     def search(self, objective: Objective, rng: np.random.Generator, top: int = 1) -> list[Candidate]:
         """Return the `top` best different candidates within budget, best first; InfeasibleBudgetError when none is."""
-        objective.require_feasible()
-        grid = np.vstack([objective.fastest(), skeleton_grid(objective.space)])
-        return self.fine.improve(best_different(grid, objective, self.skeletons), objective, rng, top)
+        grid = np.vstack([require_feasible(objective), skeleton_grid(objective.space)])
+        score = objective.score(grid)
+        best = best_of(grid, score, self.skeletons)
+        genomes, score = self.fine.evolve(grid[best], score[best], objective, rng, max(self.fine.parents, top))
+        return objective.candidates(genomes[score >= 0][:top])
 
 
 def skeleton_grid(space: SearchSpace) -> Genomes:

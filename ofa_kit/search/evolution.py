@@ -5,12 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa_kit.arch.genes import Genomes
-from ofa_kit.search.budget import Candidate, Objective
+from ofa_kit.search.budget import Candidate, Objective, Values
+from ofa_kit.search.feasible import require_feasible
+from ofa_kit.search.population import best_of, keys_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """Keep the best, fill up with their mutations and crossovers; everything is judged at once."""
+    """Keep the best, fill up with their mutations and crossovers; everything is judged once and at once.
+
+    Parents are all different, and a genome that was judged before is not judged again: what is spent goes to new ones.
+    """
 
     population: int = 200
     generations: int = 60
@@ -19,28 +24,34 @@ class Evolution:
 
     def search(self, objective: Objective, rng: np.random.Generator, top: int = 1) -> list[Candidate]:
         """Return the `top` best different candidates within budget, best first; InfeasibleBudgetError when none is."""
-        objective.require_feasible()
-        seeds = objective.fastest()
-        genomes = np.vstack([seeds, objective.space.sample_genomes(self.population, rng)])
+        starts = require_feasible(objective)
+        genomes = np.vstack([starts, objective.space.sample_genomes(self.population, rng)])
         return self.improve(genomes, objective, rng, top)
 
     def improve(
         self, genomes: Genomes, objective: Objective, rng: np.random.Generator, top: int = 1
     ) -> list[Candidate]:
         """Evolve a given population, which holds at least one genome within budget."""
-        space, keep = objective.space, max(self.parents, top)
+        genomes, score = self.evolve(genomes, objective.score(genomes), objective, rng, max(self.parents, top))
+        best = best_of(genomes, score, top)
+        return objective.candidates(genomes[best[score[best] >= 0]])
+
+    def evolve(
+        self, genomes: Genomes, score: Values, objective: Objective, rng: np.random.Generator, keep: int
+    ) -> tuple[Genomes, Values]:
+        """Return the best `keep` genomes of all generations and their scores, best first."""
+        space, judged = objective.space, keys_of(genomes)
         for _ in range(self.generations):
-            genomes = best_different(genomes, objective, keep)
+            best = best_of(genomes, score, keep)
+            genomes, score = genomes[best], score[best]
             mothers, fathers = (genomes[rng.integers(len(genomes), size=self.population // 2)] for _ in range(2))
             children = space.mutate_genomes(mothers, rng, self.mutation_probability)
             crossed = space.crossover_genomes(mothers, fathers, rng)
-            genomes = np.vstack([genomes, children, crossed])
-        genomes = best_different(genomes, objective, top)
-        return [objective.candidate(g) for g in genomes[objective.excess(genomes) <= 0]]
-
-
-def best_different(genomes: Genomes, objective: Objective, count: int) -> Genomes:
-    """Return the best `count` genomes without repetition, best first."""
-    genomes = np.unique(genomes, axis=0)
-    order = np.argsort(-objective.score(genomes), kind="stable")
-    return genomes[order[:count]]
+            children = np.vstack([children, crossed])
+            new = np.flatnonzero(~np.isin(keys_of(children), judged))
+            children = children[new[np.unique(keys_of(children[new]), return_index=True)[1]]]
+            judged = np.union1d(judged, keys_of(children))
+            genomes = np.vstack([genomes, children])
+            score = np.concatenate([score, objective.score(children)])
+        best = best_of(genomes, score, keep)
+        return genomes[best], score[best]
