@@ -2,16 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from ofa_kit import __version__, storage
+from ofa_kit import __version__
 from ofa_kit.cli.convert import convert
-from ofa_kit.cli.options import TABLES, DeviceOption, JsonOption, RunOption, TablesOption
+from ofa_kit.cli.options import JsonOption
 from ofa_kit.cli.profile import profile
 from ofa_kit.cli.report import report
-from ofa_kit.cli.show import open_run, show, show_deployment
+from ofa_kit.cli.show import show
+from ofa_kit.cli.specialize import export_arch, specialize
 from ofa_kit.cli.table import app as table
 from ofa_kit.cli.train import measure_accuracy, train_supernet
 from ofa_kit.cli.weights import export_weights, import_weights
@@ -48,64 +49,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         typer.echo(__version__)
         raise typer.Exit
-
-
-def specialize(
-    run: RunOption = None,
-    device: DeviceOption = "cpu-ort",
-    latency_ms: Annotated[float | None, typer.Option(help="Budget for one batch, in milliseconds.")] = None,
-    macs_m: Annotated[float | None, typer.Option(help="Budget in millions of multiply-adds.")] = None,
-    algorithm: Annotated[Literal["evolution", "coarse-to-fine"], typer.Option(help="Search algorithm.")] = "evolution",
-    export: Annotated[Path, typer.Option(help="NAME.onnx or a folder.")] = Path("model.onnx"),
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch size open.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
-    tables: TablesOption = TABLES,
-    as_json: JsonOption = False,
-) -> None:
-    """Export the best subnet within a budget.
-
-    Finds it by prediction, measures it on the device, and checks its ONNX against PyTorch.
-    """
-    import math
-
-    from ofa_kit.search.budget import Budget
-
-    if latency_ms is None and macs_m is None:
-        raise OfaKitError("no budget: give --latency-ms, --macs-m or both")
-    budget = Budget(
-        latency_ms=math.inf if latency_ms is None else latency_ms, macs_m=math.inf if macs_m is None else macs_m
-    )
-
-    from ofa_kit.commands.deploy import deployment_paths
-    from ofa_kit.commands.specialize import Specializer
-    from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.progress import Terminal
-
-    storage.writable_folder(deployment_paths(export)[0].parent)
-    specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
-    made = specializer.specialize(budget, export, algorithm=algorithm, seed=seed, dynamic_batch=dynamic_batch)
-    show_deployment(made, str(budget), as_json)
-
-
-def export_arch(
-    arch: Annotated[str, typer.Option(help="largest, smallest, or a key of the accuracy or latency table.")],
-    run: RunOption = None,
-    device: DeviceOption = "cpu-ort",
-    export: Annotated[Path, typer.Option(help="NAME.onnx or a folder.")] = Path("model.onnx"),
-    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch size open.")] = False,
-    tables: TablesOption = TABLES,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure and export one given subnet."""
-    from ofa_kit.commands.deploy import deployment_paths
-    from ofa_kit.commands.specialize import Specializer
-    from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.progress import Terminal
-
-    storage.writable_folder(deployment_paths(export)[0].parent)
-    specializer = Specializer(open_run(run), DeviceProfile.load(device), tables=tables, reporter=Terminal())
-    made = specializer.export(specializer.arch_named(arch), export, dynamic_batch=dynamic_batch)
-    show_deployment(made, "none", as_json)
 
 
 def demo(

@@ -1,6 +1,7 @@
 """What the commands share: runs by name, and results for a person or a program."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ def show_deployment(made: Any, budget: str, as_json: bool) -> None:
         "measured": measured,
     }
     text = [
-        f"model    {made.model_path}   arch {made.arch.key}   budget {budget}",
+        f"model    {made.model_path}   {made.facts['precision']}   arch {made.arch.key}   budget {budget}",
         f"arch     {made.arch}",
-        f"latency  {measured['latency_ms']:.4f} ms measured (p50 {measured['latency_p50_ms']:.4f}, "
-        f"p90 {measured['latency_p90_ms']:.4f}), {predicted['latency_ms']:.4f} ms predicted",
+        f"latency  {_latency(measured)}, {predicted['latency_ms']:.4f} ms predicted",
         f"top-1    {measured['validation_top1']:.2f} % validation (measured), {predicted['top1']:.2f} % predicted",
         f"test     {measured['test_correct_onnx']:.0f} of {measured['test_images']:.0f} right in ONNX Runtime "
         f"({measured['test_top1_onnx']:.2f} %), {measured['test_correct_pytorch']:.0f} in PyTorch "
-        f"({measured['test_top1_pytorch']:.2f} %); logits differ by {measured['max_relative_difference']:.1e}",
+        f"({measured['test_top1_pytorch']:.2f} %); logits in fp32 differ by {measured['max_relative_difference']:.1e}",
+        *_extras(made.facts),
     ]
     show(values, text, as_json)
 
@@ -45,3 +46,30 @@ def show_deployment(made: Any, budget: str, as_json: bool) -> None:
 def show(values: Any, text: list[str], as_json: bool) -> None:
     """Print the same fields for a program or for a person."""
     typer.echo(json.dumps(values, indent=2, default=str) if as_json else "\n".join(text))
+
+
+def _latency(measured: Mapping[str, float]) -> str:
+    if "latency_ms" not in measured:
+        return "not measured"
+    quantiles = f"p50 {measured['latency_p50_ms']:.4f}, p90 {measured['latency_p90_ms']:.4f}"
+    return f"{measured['latency_ms']:.4f} ms measured ({quantiles})"
+
+
+def _extras(facts: Mapping[str, Any]) -> list[str]:
+    """Return lines on what not every deployment has."""
+    from ofa_kit.commands.deploy_report import change_of_top1
+
+    lines = []
+    if "conversion" in facts:
+        found, precision = facts["conversion"], facts["precision"]
+        correct = found["test_correct"]
+        lines.append(
+            f"{precision:8} {correct[precision]} of {found['test_images']} right, {correct['fp32']} in fp32: "
+            f"{change_of_top1(found['top1_drop'])}; {found['verdict']}"
+        )
+    if "preprocessing_proof" in facts:
+        proof = facts["preprocessing_proof"]
+        lines.append(f"inside   preprocessing; {proof['same_class']} of {proof['images']} images as in PyTorch")
+    if "engine" in facts:
+        lines.append(f"engine   {facts['engine']['file']}")
+    return lines

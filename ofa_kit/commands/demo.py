@@ -46,7 +46,7 @@ def demo(folder: Path, *, recipe: str = "digits", device: str = "cpu-ort", repor
     tables, target = folder / "latency_tables", DeviceProfile.load(device)
     profiled = profile(target, run.space, tables=tables, reporter=reporter)
     measure_accuracy(run, SUBNETS, reporter=reporter)
-    specializer = Specializer(run, target, tables=tables, reporter=reporter)
+    specializer = Specializer.open(run, target, tables=tables, reporter=reporter)
     ends = {
         "largest": specializer.export(run.space.largest(), folder / "models" / "largest"),
         "smallest": specializer.export(run.space.smallest(), folder / "models" / "smallest"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from ofa_kit.arch.features import macs_of
 from ofa_kit.arch.presets import preset
-from ofa_kit.data.dataset import DatasetInfo
+from ofa_kit.data.sources import open_dataset
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.latency.table import LatencyTable
@@ -22,9 +22,8 @@ WHEN = "2026-01-01T00:00:00Z"
 def new_run(folder):
     """A run whose weights are there and of which nothing was measured."""
     space = preset("mbv3-tiny")
-    names = tuple("0123456789")
-    info = DatasetInfo(data="digits", class_names=names, in_channels=1, image_size=32, mean=(0.3,), std=(0.4,))
-    run = Run.create(folder, Recipe.parse({"space": space.name}, "test"), info)
+    recipe = Recipe.parse({"space": space.name, "calibration_images": 100}, "test")
+    run = Run.create(folder, recipe, open_dataset("digits", photo_size=32).info)
     run.save_supernet(Supernet(run.space).state_dict())
     return run
 
