@@ -90,7 +90,7 @@ def spaces(as_json: JsonOption = False) -> None:
             "params_m": sizes,
         }
         text.append(
-            f"{name:20} {space.size():>9.3g} subnets  {pixels:>8} px  {low:7.1f}..{high:<7.1f} M MACs  "
+            f"{name:26} {space.size():>9.3g} subnets  {pixels:>8} px  {low:7.1f}..{high:<7.1f} M MACs  "
             f"{sizes[0]:5.2f}..{sizes[1]:<5.2f} M params"
         )
     show(values, text, as_json)

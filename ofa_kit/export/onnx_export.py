@@ -43,7 +43,7 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 @torch.no_grad()
 def folded_weights(module: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return the tensors of a static layer with each batch norm folded into the convolution before it."""
+    """Return the tensors of a static layer, each batch norm folded into the convolution before it, and its clips."""
     children = dict(module.named_children())
     if not children:
         return {name: _float32(tensor) for name, tensor in module.named_parameters()}
@@ -63,7 +63,7 @@ def folded_weights(module: nn.Module) -> dict[str, NDArray[np.float32]]:
         found[f"{name}.weight"] = _float32(weight)
         if bias is not None:
             found[f"{name}.bias"] = _float32(bias)
-    return found
+    return found | {n: _float32(p) for n, p in module.named_parameters(recurse=False) if n.endswith("_clip")}
 
 
 def _float32(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -159,13 +159,15 @@ def settled(sessions: Sequence[Measurement], protocol: TimingProtocol) -> bool:
 
 
 def blocks_settled(blocks: Iterable[Sequence[float]], protocol: TimingProtocol) -> bool:
-    """Return whether the blocks of one graph, each with its times in all sessions, need no further session."""
+    """Return whether the blocks of one graph, each with its times in all sessions, need no further session.
+
+    They have as many as subnets where not two of them agree earlier.
+    """
     ordered = [sorted(times) for times in blocks]
     done = min(map(len, ordered), default=0)
-    if done < protocol.sessions:
-        return False
-    gaps = [times[1] / times[0] - 1 for times in ordered] if done > 1 else [0.0]
-    return done >= protocol.sessions + EXTRA_SESSIONS or float(np.median(gaps)) <= BLOCK_TOLERANCE
+    if done < 2 or done >= protocol.sessions:
+        return 0 < protocol.sessions <= done
+    return float(np.median([times[1] / times[0] - 1 for times in ordered])) <= BLOCK_TOLERANCE
 
 
 def steady(
