@@ -41,7 +41,7 @@ from ofa_kit.progress import Reporter, Silent
 TABLES = Path("latency_tables")
 CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
-BLOCK_RUNS = 60
+BLOCK_RUNS = 30
 """Runs of a merged graph in a session."""
 REFERENCE_TOLERANCE = 0.05
 """Sessions whose reference kernel is further off than this do not count as converged."""

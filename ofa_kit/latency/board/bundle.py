@@ -63,7 +63,7 @@ results.json) back and import it with ofa-kit.
 class Plan:
     """How the runner goes about it, beside the timing protocol of the device profile."""
 
-    block_runs: int = 60
+    block_runs: int = 30
     """Runs of a merged graph in each of its sessions."""
     chunk: int = 8
     """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
