@@ -1,6 +1,6 @@
 """Phases: a recipe as a sequence of (rule, epochs, rate). Sandwich and single-path have one, shrinking has six."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.training.recipe import PhaseRecipe, Recipe
@@ -93,6 +93,8 @@ def ofa_phases(recipe: Recipe, space: SearchSpace) -> tuple[PhaseRecipe, ...]:
             )
         )
         waiting = 0.0
+    if waiting:  # the last phases open nothing: the one before them goes on
+        found[-1] = replace(found[-1], epochs=found[-1].epochs + round(waiting * recipe.epochs))
     return tuple(found)
 
 
