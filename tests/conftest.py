@@ -83,7 +83,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("walk")
     done = {}
     for command in readme_commands():
-        shorter = ["--epochs", "8"] if command[0] == "train-supernet" else []
+        shorter = ["--epochs", "10"] if command[0] == "train-supernet" else []
         done[command[0]] = ofa_kit(*command, *shorter, cwd=folder)
         assert done[command[0]].code == 0, done[command[0]].err
     return Walk(folder, done)

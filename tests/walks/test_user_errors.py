@@ -44,7 +44,7 @@ def contents(folder):
         (["export", "--run", "digits", "--arch", "larges"], "did you mean 'largest'"),
         (["measure-accuracy", "--run", "digits", "--subnets", "0"], "at least 1"),
         (["demo", "--folder", "."], "holds work that is no demo's"),
-        (["table", "--run", "digits", "--out", "table.xls"], "takes a .csv file"),
+        (["table", "--run", "digits", "--out", "table.xls"], "takes a .csv or .parquet file"),
     ],
     ids=lambda value: "-".join(value)[:60] if isinstance(value, list) else "",
 )
