@@ -1,18 +1,28 @@
 """Shared places and things: the command line as a process, real data where it is present."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, and so the processes they start; BLAS asks at its import
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
+from ofa_kit.cli.main import main
 from ofa_kit.training.allocator import keep_freed_memory
 
 REPO = Path(__file__).parents[1]
+SHARE_WALK = {"test_main_job.py", "test_user_errors.py"}
+SHORTER = {"train-supernet": ["--epochs", "8"], "profile": ["--subnets", "16"]}
 REAL_DATA = REPO.parent / "shared" / "data"
 
 
@@ -32,6 +42,20 @@ def ofa_kit(*arguments: str, cwd: Path, timeout_s: float = 300) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def ofa_kit_here(*arguments: str, cwd: Path) -> Done:
+    """Run the command line in this process: most of a short command is the import of PyTorch."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", ["ofa-kit", *arguments]),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
 def real_data(name: str) -> Path:
     """Return a file of real data, or skip with the reason."""
     path = REAL_DATA / name
@@ -46,20 +70,26 @@ def rng() -> np.random.Generator:
 
 
 def pytest_configure() -> None:
-    """Give each of the parallel workers one thread, and so the processes that its tests start."""
     keep_freed_memory()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file, and all that share the walk, in one worker; start with the long ones."""
-    for item in items:
-        shares_walk = "walk" in getattr(item, "fixturenames", ())
-        if "PYTEST_XDIST_WORKER" in os.environ:  # its own marker comes too late for xdist
-            item._nodeid = f"{item.nodeid}@{'walk' if shares_walk else item.path.stem}"
+    """Start with the long ones."""
     items.sort(key=lambda item: "walks" not in item.path.parts)
+
+
+class ByFile(LoadScopeScheduling):
+    """The tests of a file stay in one worker, and so do the files that share the walk."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "walk" if Path(file).name in SHARE_WALK else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
 
 
 @dataclass(frozen=True)
@@ -79,11 +109,10 @@ def readme_commands() -> list[list[str]]:
 
 @pytest.fixture(scope="session")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """Run README's quick start, with fewer epochs: train, profile, specialize, table."""
+    """Run README's quick start, only shorter: train, profile, specialize, table."""
     folder = tmp_path_factory.mktemp("walk")
     done = {}
     for command in readme_commands():
-        shorter = ["--epochs", "10"] if command[0] == "train-supernet" else []
-        done[command[0]] = ofa_kit(*command, *shorter, cwd=folder)
+        done[command[0]] = ofa_kit(*command, *SHORTER.get(command[0], []), cwd=folder)
         assert done[command[0]].code == 0, done[command[0]].err
     return Walk(folder, done)

@@ -20,14 +20,14 @@ from pathlib import Path
 from ofa_kit.latency.protocol import EXTRA_SESSIONS
 
 OFA_KIT = [sys.executable, "-c", "from ofa_kit.cli.main import main; main()"]
-EPOCHS = 4
+EPOCHS = 2
 TRAIN = ["train-supernet", "--recipe", "digits", "--epochs", str(EPOCHS), "--set", "checkpoint_s=0.5"]
-TRAIN += ["--set", "batch_size=256", "--set", "eval_every=2"]
-DEVICE = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 2, rounds_per_block: 5, pause_s: 0.1}\n"
+TRAIN += ["--set", "validation_images=50", "--set", "num_random=0", "--set", "eval_every=2"]
+DEVICE = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 2, rounds_per_block: 3, pause_s: 0.1}\n"
 MOST_ROWS = {"profile": 2 + EXTRA_SESSIONS, "accuracy": 1}
 """Rows that one block or subnet may have: its sessions."""
-PROFILE = ["profile", "--device", "quick.yaml", "--space", "mbv3-tiny", "--subnets", "16"]
-ACCURACY = ["measure-accuracy", "--run", "whole", "--subnets", "12"]
+PROFILE = ["profile", "--device", "quick.yaml", "--space", "mbv3-tiny", "--subnets", "8", "--resolutions", "8,12"]
+ACCURACY = ["measure-accuracy", "--run", "whole", "--subnets", "8"]
 TABLES = {
     "profile": lambda folder: folder / "latency_tables" / "quick" / "onnxruntime-fp32-bs1" / "mbv3-tiny.csv",
     "accuracy": lambda folder: folder / "runs" / "whole" / "accuracy.csv",

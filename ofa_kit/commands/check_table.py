@@ -91,11 +91,12 @@ def refuse_stale(checked: Checked, table: Path) -> None:
 
 
 def _spread(table: LatencyTable, count: int) -> list[ArchConfig]:
-    """Return measured subnets evenly spread over the order of their latencies."""
-    steady = [(found.latency_ms, key) for key, (_, found) in table.subnets.items() if found.converged]
-    if not steady:
-        raise TableError(f"'{table.path}' has no converged subnet to check; run `ofa-kit profile` first")
-    order = sorted(steady)
+    """Return measured subnets evenly spread over the order of their latencies, converged ones where there are any."""
+    found = table.subnets.values()
+    if not found:
+        raise TableError(f"'{table.path}' has no measured subnet to check; run `ofa-kit profile` first")
+    steady = [(one.latency_ms, arch.key) for arch, one in found if one.converged]
+    order = sorted(steady or [(one.latency_ms, arch.key) for arch, one in found])
     places = np.unique(np.linspace(0, len(order) - 1, count).round().astype(int))
     return [table.subnets[order[place][1]][0] for place in places]
 

@@ -21,6 +21,7 @@ from ofa_kit.predictors import accuracy_file
 from ofa_kit.predictors.accuracy_evidence import Design, Rows
 from ofa_kit.predictors.accuracy_groups import feature_groups
 from ofa_kit.predictors.accuracy_stack import Stack, fit_stack
+from ofa_kit.predictors.one_thread import one_blas_thread
 
 Values = NDArray[np.float64]
 MINIMUM = 8
@@ -64,7 +65,8 @@ class AccuracyPredictor:
         rows = Rows(accuracy_features(space, genomes[order]), top1[order], relative[order])
         groups = feature_groups(space)
         designs = Design(groups), Design(groups, interactions=False), Design(groups, ceiling=False)
-        return cls(space, genomes[order], *fit_stack(designs, rows))
+        with one_blas_thread():
+            return cls(space, genomes[order], *fit_stack(designs, rows))
 
     @property
     def quality(self) -> str:
@@ -77,7 +79,8 @@ class AccuracyPredictor:
 
     def predict_top1(self, genomes: Genomes) -> Values:
         """Return predicted top-1 in percent, shape (N,)."""
-        parts = [self.stack.predict_top1(accuracy_features(self.space, part)) for part in _chunks(genomes)]
+        with one_blas_thread():
+            parts = [self.stack.predict_top1(accuracy_features(self.space, part)) for part in _chunks(genomes)]
         return np.clip(np.concatenate(parts), 0, 100)
 
     def predict(self, genomes: Genomes) -> tuple[Values, Values]:
@@ -85,7 +88,8 @@ class AccuracyPredictor:
 
         Nine in ten subnets measured like those it learned from are inside; unlike ones have wider intervals.
         """
-        parts = [self.stack.predict(accuracy_features(self.space, part)) for part in _chunks(genomes)]
+        with one_blas_thread():
+            parts = [self.stack.predict(accuracy_features(self.space, part)) for part in _chunks(genomes)]
         top1, half_width = (np.concatenate(values) for values in zip(*parts, strict=True))
         return np.clip(top1, 0, 100), half_width
 

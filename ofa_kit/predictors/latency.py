@@ -26,6 +26,7 @@ from ofa_kit.predictors.latency_models import (
     robust,
     signed,
 )
+from ofa_kit.predictors.one_thread import one_blas_thread
 
 Values = NDArray[np.float64]
 MINIMUM = 4
@@ -88,7 +89,8 @@ class LatencyPredictor:
         block_sum = _whole_block_sum(space, blocks)
         costs = _costs(space, block_sum)
         candidates = _candidates(len(target), with_blocks=block_sum is not None)
-        best, fit, held_out = choose(candidates, _inputs(costs, genomes), target)
+        with one_blas_thread():
+            best, fit, held_out = choose(candidates, _inputs(costs, genomes), target)
         physical, quantile = _physical(space, genomes), float(np.hypot(held_out.error_quantile(target), REPEATS))
         prices = dict(zip(best.columns, fit.coefficients, strict=True))
         constant_ms = float(prices.pop(CONSTANT, 0.0))

@@ -24,7 +24,7 @@ from ofa_kit.latency.table import LatencyTable
 from ofa_kit.search.budget import Budget
 from tests.commands.runs import measure_latency, measure_top1, new_run
 
-QUICK = TimingProtocol(sessions=2, rounds_per_block=8, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
+QUICK = TimingProtocol(sessions=2, rounds_per_block=4, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
 ONE = replace(DeviceProfile.load("cpu-ort"), name="one", subnets=6, protocol=QUICK)
 OTHER = replace(ONE, name="other", batch=2)
 

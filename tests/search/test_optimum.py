@@ -119,8 +119,8 @@ def test_a_loose_budget_gives_what_no_budget_gives(name):
 def test_random_budgets_end_with_an_answer_within_them_or_a_refusal():
     rng = np.random.default_rng(0)
     costs = {name: cost_of(everything()) for name, cost_of in COSTS.items()} | {"min_top1": -top1_of(everything())}
-    searchers, refused = list(TINY.values()), 0
-    for index in range(300):
+    names, refused = [*TINY] + [name for name in TINY if name != "exact"] * 3, 0  # HiGHS takes its time
+    for index in range(1000):
         chosen = rng.choice(list(COSTS), size=rng.integers(1, 3), replace=False)
         limits = {name: float(np.quantile(costs[name], rng.random() ** 2)) for name in chosen}
         if rng.random() < 0.1:
@@ -129,14 +129,14 @@ def test_random_budgets_end_with_an_answer_within_them_or_a_refusal():
             limits["min_top1"] = float(rng.uniform(40, 80))
         goal = objective(**limits)
         try:
-            found = searchers[index % len(searchers)].search(goal, rng)
+            found = TINY[names[index % len(names)]].search(goal, rng)
         except InfeasibleBudgetError:
             refused += 1
             inside = [costs[name] <= (-limit if name == "min_top1" else limit) for name, limit in limits.items()]
             assert not np.logical_and.reduce(inside).any()
         else:
             assert goal.score(SPACE.encode(found[0].arch)[None])[0] >= 0
-    assert 0 < refused < 150
+    assert 0 < refused < 500
 
 
 def test_two_devices_are_met_at_once():

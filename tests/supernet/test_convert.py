@@ -28,7 +28,7 @@ from ofa_kit.supernet.trace import trace
 SIZE = 64
 TORCHVISION = (
     "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0", "efficientnet_b0", "resnet50",
-    "resnet101", "wide_resnet50_2",
+    "wide_resnet50_2",
 )  # fmt: skip
 TIMM = ("mobilenetv3_large_100", "efficientnet_b0", "mobilenetv2_100", "resnet50", "resnet50d")
 

@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from ofa_kit import storage
 from ofa_kit.arch.layers import params
@@ -46,6 +49,11 @@ def gradients(supernet, recipe, images, labels, passes):
 def batch(count=8):
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, 1, 16, 16, generator=generator), torch.arange(count) % 10
+
+
+def workers_of(launcher_pid):
+    """Return the process ids that torchrun has started; they live on without it, in sessions of their own."""
+    return [int(pid) for pid in Path(f"/proc/{launcher_pid}/task/{launcher_pid}/children").read_text().split()]
 
 
 def test_accumulated_gradients_are_the_mean_over_the_parts():
@@ -186,21 +194,36 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts_is_a_user_error(tmp_path, d
         train(run, digits, team=Team(0, 3, CPU))
 
 
-def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, digits):
-    values = {"lr": 0.05, "batch_size": 256, "precision": "fp64", "num_random": 0, "checkpoint_s": 0.0}
-    single = Run.create(tmp_path / "one", Recipe.parse(SHORT | values, "test"), digits.info)
-    train(single, digits)
-    settings = [f"--set={key}={value}" for key, value in (SHORT | values).items() if key not in ("space", "epochs")]
+@pytest.fixture
+def photos(tmp_path):
+    """A few of the digits as image files: at least five batches of 32 for training."""
+    found = load_digits()
+    for index, (image, label) in enumerate(zip(found.images[:280], found.target[:280], strict=True)):
+        path = tmp_path / "photos" / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9).astype(np.uint8)).convert("RGB").save(path)
+    return f"imagefolder:{tmp_path / 'photos'}"
+
+
+def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, photos):
+    values = SHORT | {"data": photos, "lr": 0.05, "batch_size": 32, "num_random": 0, "checkpoint_s": 0.0}
+    values |= {"precision": "fp64", "validation_images": 20}
+    dataset = open_dataset(photos, photo_size=32)
+    assert len(dataset.train.labels) >= 5 * values["batch_size"]
+    single = Run.create(tmp_path / "one", Recipe.parse(values, "test"), dataset.info)
+    train(single, dataset)
+    settings = [f"--set={key}={value}" for key, value in values.items() if key not in ("space", "epochs", "data")]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "ofa_kit"]
     command += ["train-supernet", "--name", str(tmp_path / "two")]
-    begin = [*command, "--space=mbv3-tiny", "--data=digits", "--epochs=1", *settings]
+    begin = [*command, "--space=mbv3-tiny", f"--data={photos}", "--epochs=1", *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(begin, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(begin, env=environment, stderr=subprocess.DEVNULL)
     last = tmp_path / "two" / "checkpoints" / "last.safetensors"
     deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s and not (last.exists() and checkpoint.load(last)[1]["step"] >= 2):
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in (process.pid, *workers_of(process.pid)):
+        os.kill(pid, signal.SIGKILL)
     process.wait()
     assert 2 <= checkpoint.load(last)[1]["step"] < 5
     assert not (tmp_path / "two" / "supernet.safetensors").exists()

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from ofa_kit.latency.device import device_names
-from tests.conftest import ofa_kit, real_data
+from tests.conftest import ofa_kit, ofa_kit_here, real_data
 
 QUICK = """
 name: quick
@@ -52,7 +52,7 @@ def test_a_profile_can_be_checked_and_compared(folder):
     checked = ofa_kit("profile", "--device", "quick.yaml", *PART[:2], *tables, "--check", "--json", cwd=folder)
     assert checked.code in (0, 2), checked.err  # 2: the machine was too busy for so quick a protocol
     assert json.loads(checked.out)["holds"] == (checked.code == 0)
-    compared = ofa_kit("table", "compare", values["table"], values["table"], "--json", cwd=folder)
+    compared = ofa_kit_here("table", "compare", values["table"], values["table"], "--json", cwd=folder)
     assert [row["largest_difference"] for row in json.loads(compared.out)["agreements"]] == [0.0, 0.0]
 
 
@@ -73,7 +73,7 @@ def test_a_profile_can_be_checked_and_compared(folder):
     ids=lambda value: "" if isinstance(value, str) else " ".join(value[:5]),
 )
 def test_misuse_ends_with_one_line(folder, arguments, says):
-    done = ofa_kit(*arguments, cwd=folder)
+    done = ofa_kit_here(*arguments, cwd=folder)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
@@ -81,8 +81,8 @@ def test_misuse_ends_with_one_line(folder, arguments, says):
 
 
 def test_devices_and_doctor_know_every_profile(folder):
-    listed = json.loads(ofa_kit("devices", "--json", cwd=folder).out)
-    judged = json.loads(ofa_kit("doctor", "--json", cwd=folder).out)["devices"]
+    listed = json.loads(ofa_kit_here("devices", "--json", cwd=folder).out)
+    judged = json.loads(ofa_kit_here("doctor", "--json", cwd=folder).out)["devices"]
     assert list(listed) == list(judged) == device_names()
     assert all(says.startswith(("ready: ", "cannot run: ")) and "\n" not in says for says in judged.values())
     assert judged["cpu-ort"].startswith("ready: onnxruntime")
@@ -90,6 +90,6 @@ def test_devices_and_doctor_know_every_profile(folder):
 
 def test_tables_of_mit_become_a_device(folder):
     files = [real_data(f"ofa_note10/{size}_lookup_table.yaml") for size in (160, 224)]
-    done = ofa_kit("table", "import", *map(str, files), "--device", "note10", cwd=folder)
+    done = ofa_kit_here("table", "import", *map(str, files), "--device", "note10", cwd=folder)
     assert done.code == 0, done.err
     assert "imported, not calibrated" in done.out

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import ofa_kit
+from tests.conftest import ofa_kit_here
 
 
 def refused(*arguments, cwd, says):
-    done = ofa_kit(*arguments, cwd=cwd)
+    done = ofa_kit_here(*arguments, cwd=cwd)
     assert done.code == 2, (done.out, done.err)
     lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
