@@ -64,7 +64,7 @@ class Process:
 
     def _lengths(self, features: Values) -> Values:
         """Return the squared lengths (M,) of places: the prior variance of the single choices' sum."""
-        return np.einsum("mc,mc->m", features @ self._metric, features)
+        return np.asarray(np.einsum("mc,mc->m", features @ self._metric, features))
 
     def _interactions(self, lengths: Values, product: Values) -> Values:
         """Return the covariance (M, N) with the measured subnets that comes on top of single choices."""
@@ -81,7 +81,7 @@ class Process:
         from scipy.linalg import blas
 
         seen = blas.dtrmm(1.0, self._whitening, shared.T, lower=1, overwrite_b=1)
-        return np.einsum("nm,nm->m", seen, seen)
+        return np.asarray(np.einsum("nm,nm->m", seen, seen))
 
     @cached_property
     def _slopes(self) -> Values:

@@ -15,7 +15,8 @@ LIBRARIES = np.linalg, scipy.linalg
 
 def one_blas_thread() -> AbstractContextManager[object]:
     """Return a context in which BLAS has one thread in this process."""
-    return _controller().limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
+    return limited
 
 
 @lru_cache(maxsize=1)
