@@ -101,6 +101,24 @@ def test_a_wider_budget_never_gives_a_worse_answer_by_construction(name, shares,
     assert bests == sorted(bests)
 
 
+def test_an_evolution_that_stands_still_begins_anew_and_finds_the_optimum_more_often():
+    def found(patience):
+        searcher = Evolution(population=20, generations=60, parents=5, patience=patience)
+        goals = [objective(latency_ms=limit_at(share)) for share in (0.3, 0.6)]
+        bests = [goal.score(everything()).max() for goal in goals]
+        return np.array(
+            [
+                [
+                    searcher.search(goal, np.random.default_rng(seed))[0].predicted_top1 >= best - 1e-9
+                    for seed in range(20)
+                ]
+                for goal, best in zip(goals, bests, strict=True)
+            ]
+        ).sum()
+
+    assert found(15) > found(0)
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_an_exactly_tight_budget_is_met_and_a_hair_less_is_refused(name):
     latency = latency_of(everything())
