@@ -23,7 +23,10 @@ from ofa_kit.search.random_search import RandomSearch
 
 SPACE = preset("mbv3-tiny")
 QUICK = {
-    "guided": Guided(samples=100, rounds=2, width=2, children=40, keep=20, steps=60, polished=1),
+    "guided": Guided(
+        evolution=Evolution(population=40, generations=3, parents=10),
+        **{"samples": 100, "rounds": 2, "width": 2, "children": 40, "keep": 20, "steps": 60, "polished": 1},
+    ),
     "evolution": Evolution(population=40, generations=5, parents=10),
     "pareto": Pareto(samples=100, population=30, generations=3, shares=8),
     "local": LocalSearch(samples=50, starts=1),
@@ -32,7 +35,10 @@ QUICK = {
 }
 
 TINY = {
-    "guided": Guided(samples=50, rounds=1, width=1, children=20, keep=10, steps=40, polished=0),
+    "guided": Guided(
+        evolution=Evolution(population=20, generations=1, parents=5),
+        **{"samples": 50, "rounds": 1, "width": 1, "children": 20, "keep": 10, "steps": 40, "polished": 0},
+    ),
     "evolution": Evolution(population=20, generations=2, parents=5),
     "pareto": Pareto(samples=50, population=20, generations=2, shares=4),
     "local": LocalSearch(samples=20, starts=1, pairs=False),
