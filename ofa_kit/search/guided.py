@@ -144,7 +144,8 @@ class _Pool:
 
     def best_of_resolutions(self) -> Genomes:
         """Return the best genome of every resolution, the best of them first."""
-        return self.genomes[_rank_within(self.genomes[:, 0]) == 0]
+        best: Genomes = self.genomes[_rank_within(self.genomes[:, 0]) == 0]
+        return best
 
 
 def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
