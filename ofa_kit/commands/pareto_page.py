@@ -66,8 +66,8 @@ def _front_section(
     front = frame[frame["role"] == FRONT]
     text = (
         f"No other of all subnets that were looked at is predicted to beat one of these {said['front_subnets']} in "
-        f"both top-1 and latency; the table has {len(front)} of them. A search takes what is predicted too well before what "
-        "is predicted too badly: expect a little less than predicted, and see below what measuring said."
+        f"both top-1 and latency; the table has {len(front)} of them. A search prefers subnets that are predicted too "
+        "well: expect a little less, and see below what measuring said."
     )
     command = f"ofa-kit specialize --run {run.folder} --device {device.name} --latency-ms LIMIT"
     parts = [figure(svg, CAPTION), paragraph(text), _table(front, ""), paragraph(f"`{command}` measures and exports.")]
