@@ -35,5 +35,5 @@ def pareto(
     folder = storage.writable_folder(out or opened.folder)
     made = command(opened, profile, points=points, measure=measure, seed=seed, tables=tables, reporter=Terminal())
     paths = made.write(folder)
-    text = [*terminal(opened, profile, made.rows, made.summary), *(f"{kind:5} {path}" for kind, path in paths.items())]
+    text = [*terminal(opened, profile, made.frame, made.summary), *(f"{kind:5} {path}" for kind, path in paths.items())]
     show({**paths, "summary": made.summary, "rows": made.rows}, text, as_json)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ofa_kit import storage
 from ofa_kit.commands.pareto_measure import ChosenTable, measure_front, places_on, spread
 from ofa_kit.commands.pareto_page import chart, page_of
@@ -18,13 +16,14 @@ from ofa_kit.commands.pareto_points import (
     MACS_FRONT,
     OTHER,
     RANDOM,
+    ROLES,
     SMALLEST,
-    held_out,
     measured_archs,
     predicted,
     searched,
     spread_at_random,
     with_measured,
+    without_own_rows,
 )
 from ofa_kit.commands.pareto_summary import summary
 from ofa_kit.commands.profile import TABLES
@@ -67,7 +66,7 @@ class ParetoFront:
         """Write pareto-DEVICE.csv, .png and .html in one step each, and return where they are."""
         paths = {kind: folder / f"pareto-{self.device.name}.{kind}" for kind in ("csv", "png", "html")}
         storage.write_text(paths["csv"], self.frame.to_csv(index=False))
-        drawn = chart(self.frame, self.whole, self.device)
+        drawn = chart(self.run, self.device, self.frame, self.whole)
         with storage.replacing(paths["png"]) as temporary:
             drawn.figure.savefig(temporary, format="png", dpi=DPI, facecolor=SURFACE)
         storage.write_text(paths["html"], page_of(self.run, self.device, self.frame, self.summary, drawn.svg))
@@ -135,22 +134,16 @@ def _frame(found: Findings, front: "pd.DataFrame", by_macs: "pd.DataFrame") -> "
     import pandas as pd
 
     chosen = ChosenTable.open(found)
-    known = measured_archs(found)
-    ends = {SMALLEST: found.space.smallest(), LARGEST: found.space.largest()}
-    others = {key: arch for key, arch in known.items() if key not in {arch.key for arch in ends.values()}}
-    others = {key: arch for key, arch in others.items() if key not in chosen.archs}
-    parts = [front.assign(role=FRONT)]
+    parts = [front.assign(role=FRONT), by_macs.assign(role=MACS_FRONT)]
     if chosen.archs:
         parts.append(chosen.rows_of(found).assign(role=CHOSEN))
-    for role, arch in ends.items():
-        parts.append(held_out(predicted(found, [arch]), found).assign(role=role))
-    if others:
-        at_random = spread_at_random(found, max(len(found.accuracy.rows), len(found.latencies)))
-        rest = held_out(predicted(found, others.values()), found)
-        parts.append(rest.assign(role=np.where(rest["key"].isin(at_random), RANDOM, OTHER)))
-    parts.append(by_macs.assign(role=MACS_FRONT))
+    ends = {found.space.smallest(): SMALLEST, found.space.largest(): LARGEST}
+    others = [arch for key, arch in measured_archs(found).items() if key not in chosen.archs and arch not in ends]
+    at_random = spread_at_random(found, max(len(found.accuracy.rows), len(found.latencies)))
+    roles = list(ends.values()) + [RANDOM if arch.key in at_random else OTHER for arch in others]
+    parts.append(without_own_rows(predicted(found, [*ends, *others]), found).assign(role=roles))
     frame = with_measured(pd.concat(parts, ignore_index=True), found)
-    order = {role: place for place, role in enumerate((FRONT, CHOSEN, SMALLEST, LARGEST, RANDOM, OTHER, MACS_FRONT))}
+    order = {role: place for place, role in enumerate(ROLES)}
     by_role = frame.assign(place=frame["role"].map(order)).sort_values(["place", "latency_ms_predicted"])
     columns = ["role", *(name for name in frame.columns if name != "role")]
     return by_role[columns].reset_index(drop=True)

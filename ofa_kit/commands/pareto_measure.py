@@ -127,7 +127,7 @@ def places_on(front: "pd.DataFrame", costs: Values, cost: str = LATENCY) -> Valu
     spans = [max(float(np.ptp(values)), 1e-12) for values in (known, top1)]
     steps = np.hypot(np.diff(known) / spans[0], np.diff(top1) / spans[1])
     way = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.interp(np.log(costs), known, way / max(way[-1], 1e-12))
+    return np.asarray(np.interp(np.log(costs), known, way / max(way[-1], 1e-12)))
 
 
 def _new_ones(front: "pd.DataFrame", count: int, chosen: ChosenTable, found: Findings) -> list[int]:

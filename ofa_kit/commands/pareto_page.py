@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_kit.commands.measure_accuracy import now
 from ofa_kit.commands.pareto_points import CHOSEN, FRONT, LARGEST, MACS_FRONT, OTHER, RANDOM, SMALLEST
 from ofa_kit.commands.pareto_text import cells, chosen_said, columns, macs_said, missing_said, random_said
 from ofa_kit.commands.report_charts import NINETY, WIDE
-from ofa_kit.commands.report_drawing import INK, MEASURED, MUTED, PREDICTED, SURFACE, Drawing, drawing, scale
+from ofa_kit.commands.report_drawing import INK, LOG_ABOVE, MEASURED, MUTED, PREDICTED, SURFACE, Drawing, drawing, scale
 from ofa_kit.commands.report_page import Headline, Section, figure, page, paragraph, table
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.training.run import Run
@@ -19,26 +20,33 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CAPTION = (
-    "Bars of predictions: 90 % intervals. Bars of measured top-1: 90 % intervals of the sampled images; of measured "
-    "latency: by how much it repeats. A grey line joins what was measured with what had been predicted."
+    "The band and the orange bars: 90 % intervals of the predictions. Blue bars: 90 % intervals of measured top-1, and "
+    "by how much a measured latency repeats. A grey line joins what was measured with what had been predicted."
 )
+WIDER = 4
+"""Largest by smallest latency from which its axis is logarithmic: budgets are compared by their ratio."""
+TICKS = (1, 1.5, 2, 3, 5, 7)
+FAINT: dict[str, Any] = {
+    "markersize": 4, "markerfacecolor": SURFACE, "elinewidth": 0.7, "alpha": 0.65, "zorder": 2,
+}  # fmt: skip
+BOLD: dict[str, Any] = {"markersize": 6, "elinewidth": 1.5, "zorder": 5}
 
 
-def chart(frame: "pd.DataFrame", whole: "pd.DataFrame", device: DeviceProfile) -> Drawing:
+def chart(run: Run, device: DeviceProfile, frame: "pd.DataFrame", whole: "pd.DataFrame") -> Drawing:
     """Draw top-1 against latency: the predicted front, what was measured, and what else one could have chosen."""
     with drawing("Pareto front", WIDE, 6.2) as made:
         axes = made.figure.subplots()
-        latency = frame[["latency_ms_predicted", "latency_ms_measured"]].to_numpy()
-        scale(axes, np.nanmin(latency), np.nanmax(latency), "x")
-        _macs_front(axes, frame[frame["role"] == MACS_FRONT])
-        _measured(axes, frame[frame["role"] == RANDOM], "o", "random subnets (measured)", faint=True)
-        _measured(axes, frame[frame["role"] == OTHER], "s", "other subnets (measured)", faint=True)
+        _latency_axis(axes, frame[["latency_ms_predicted", "latency_ms_measured"]].to_numpy())
         _front(axes, frame[frame["role"] == FRONT], whole)
+        _macs_front(axes, frame[frame["role"] == MACS_FRONT])
         _chosen(axes, frame[frame["role"] == CHOSEN])
+        _measured(axes, frame[frame["role"] == RANDOM], "random subnets (measured)", FAINT | {"fmt": "o"})
+        _measured(axes, frame[frame["role"] == OTHER], "other subnets (measured)", FAINT | {"fmt": "s"})
         for role in (SMALLEST, LARGEST):
             _end(axes, frame[frame["role"] == role].iloc[0])
-        batch = "an image" if device.batch == 1 else f"a batch of {device.batch}"
+        batch = "one image" if device.batch == 1 else f"a batch of {device.batch}"
         axes.set(xlabel=f"latency of {batch} on {device.name}, ms", ylabel="validation top-1, %")
+        axes.set_title(f"run {run.name}, {run.space.name}", loc="left", fontsize=9, color=MUTED)
         made.figure.legend(loc="outside lower center", ncols=2)
     return made
 
@@ -99,31 +107,40 @@ def _headlines(said: Mapping[str, Any]) -> list[Headline]:
     return found
 
 
+def _latency_axis(axes: "Axes", latency_ms: NDArray[np.float64]) -> None:
+    from matplotlib.ticker import LogLocator
+
+    low, high = np.nanmin(latency_ms), np.nanmax(latency_ms)
+    scale(axes, low, high, "x")
+    if WIDER <= high / low < LOG_ABOVE:
+        scale(axes, low, low * LOG_ABOVE, "x")
+        axes.xaxis.set_major_locator(LogLocator(subs=TICKS))
+
+
 def _front(axes: "Axes", front: "pd.DataFrame", whole: "pd.DataFrame") -> None:
-    axes.plot(whole["latency_ms_predicted"], whole["top1_predicted"], color=PREDICTED, linewidth=1.3, zorder=3)
+    x, y, reach = (whole[name] for name in ("latency_ms_predicted", "top1_predicted", "top1_predicted_error"))
+    axes.fill_between(x, y - reach, y + reach, step="post", color=PREDICTED, alpha=0.12, linewidth=0, zorder=1)
+    axes.step(x, y, where="post", color=PREDICTED, linewidth=1.3, zorder=3)
     axes.errorbar(
-        front["latency_ms_predicted"], front["top1_predicted"], front["top1_predicted_error"],
-        front["latency_ms_predicted_error"].fillna(0), fmt="o", color=PREDICTED, markersize=4.5, elinewidth=0.7,
-        zorder=3, label="front by latency (predicted)",
+        front["latency_ms_predicted"], front["top1_predicted"], xerr=front["latency_ms_predicted_error"].fillna(0),
+        fmt="o", color=PREDICTED, markersize=4.5, elinewidth=0.8, zorder=3, label="front by latency (predicted)",
     )  # fmt: skip
 
 
 def _macs_front(axes: "Axes", front: "pd.DataFrame") -> None:
     axes.plot(
-        front["latency_ms_predicted"], front["top1_predicted"], "v--", color=PREDICTED, alpha=0.55, linewidth=0.9,
-        markerfacecolor=SURFACE, markersize=5, zorder=2, label="front by MACs, at its latency (predicted)",
+        front["latency_ms_predicted"], front["top1_predicted"], "v:", color=PREDICTED, linewidth=1, zorder=2,
+        markerfacecolor=SURFACE, markersize=8, label="front by MACs, at its latency (predicted)",
     )  # fmt: skip
 
 
-def _measured(axes: "Axes", rows: "pd.DataFrame", marker: str, text: str, *, faint: bool) -> None:
+def _measured(axes: "Axes", rows: "pd.DataFrame", text: str | None, style: Mapping[str, Any]) -> None:
     known = rows.dropna(subset=["top1_measured", "latency_ms_measured"])
     if known.empty:
         return
     axes.errorbar(
         known["latency_ms_measured"], known["top1_measured"], NINETY * known["top1_measured_standard_error"],
-        known["latency_ms_measured_error"], fmt=marker, color=MEASURED, markersize=4 if faint else 6,
-        markerfacecolor=SURFACE if faint else MEASURED, elinewidth=0.7 if faint else 1.5, alpha=0.6 if faint else 1,
-        zorder=2 if faint else 5, label=text,
+        known["latency_ms_measured_error"], color=MEASURED, label=text, **style,
     )  # fmt: skip
 
 
@@ -134,24 +151,23 @@ def _chosen(axes: "Axes", chosen: "pd.DataFrame") -> None:
     x, y = known["latency_ms_predicted"].to_numpy(), known["top1_predicted"].to_numpy()
     ends = np.stack([x, known["latency_ms_measured"]]), np.stack([y, known["top1_measured"]])
     axes.plot(*ends, color=MUTED, linewidth=1, zorder=4)
+    _measured(axes, known, "subnets of the front (measured)", BOLD | {"fmt": "o"})
     axes.plot(
-        x, y, "D", color=PREDICTED, markerfacecolor=SURFACE, markersize=6, zorder=4,
+        x, y, "D", color=PREDICTED, markerfacecolor=SURFACE, markersize=6, zorder=5,
         label="the same, before they were measured (predicted)",
     )  # fmt: skip
-    _measured(axes, known, "o", "subnets of the front (measured)", faint=False)
 
 
 def _end(axes: "Axes", row: "pd.Series[Any]") -> None:
     """Draw the smallest or the largest subnet by its measured values, or by predicted ones where one is missing."""
-    kind, color = (
-        ("measured", MEASURED)
-        if row[["latency_ms_measured", "top1_measured"]].notna().all()
-        else ("predicted", PREDICTED)
-    )
+    known = row[["latency_ms_measured", "top1_measured"]].notna().all()
+    kind, color = ("measured", MEASURED) if known else ("predicted", PREDICTED)
+    _measured(axes, row.to_frame().T, None, BOLD | {"fmt": "none"})
     place = row[f"latency_ms_{kind}"], row[f"top1_{kind}"]
     axes.plot(*place, "*", color=color, markersize=11, markeredgecolor=INK, markeredgewidth=0.6, zorder=6)
     left = row["role"] == LARGEST
     axes.annotate(
-        f"{row['role']} ({kind})", place, (-8 if left else 8, -12), textcoords="offset points",
-        ha="right" if left else "left", fontsize=8.5, zorder=6,
+        f"{row['role']} ({kind})", place, (-9 if left else 9, -13), textcoords="offset points",
+        ha="right" if left else "left", fontsize=8.5, zorder=7,
+        bbox={"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip

@@ -14,9 +14,10 @@ from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import macs_of, params_of
 from ofa_kit.arch.selection import spread_subnets, stratified_subnets
 from ofa_kit.commands.report_findings import Findings
-from ofa_kit.commands.report_held_out import HeldOut, Values
+from ofa_kit.commands.report_held_out import HeldOut, Indices, Predict, Values, held_out
 from ofa_kit.errors import TableError
 from ofa_kit.latency.protocol import Measurement
+from ofa_kit.predictors.accuracy import MINIMUM, AccuracyPredictor
 from ofa_kit.predictors.latency import REPEATS
 from ofa_kit.search.budget import Budget, Objective
 from ofa_kit.search.pareto import Pareto, fronts
@@ -28,6 +29,8 @@ FRONT, MACS_FRONT, CHOSEN = "front", "macs_front", "chosen"
 """On the predicted front; on the front of predicted top-1 against MACs; taken from the front to be measured."""
 SMALLEST, LARGEST, RANDOM, OTHER = "smallest", "largest", "random", "other"
 """The ends of the space; measured subnets spread over it at random; and those measured for any other reason."""
+ROLES = (FRONT, CHOSEN, SMALLEST, LARGEST, RANDOM, OTHER, MACS_FRONT)
+"""In the order of the rows."""
 PREDICTED = ("top1_predicted", "top1_predicted_error", "latency_ms_predicted", "latency_ms_predicted_error")
 """What is predicted in percent and milliseconds, and half of its 90 % interval."""
 MEASURED = ("top1_measured", "top1_measured_standard_error", "latency_ms_measured", "latency_ms_measured_error")
@@ -95,10 +98,10 @@ def with_measured(frame: "pd.DataFrame", found: Findings) -> "pd.DataFrame":
 def repeats_within_ms(sessions: Sequence[Measurement]) -> float:
     """Return by how many milliseconds a floor repeats: the two lowest of its sessions, but no less than tables do."""
     floors = sorted(found.latency_ms for found in sessions)
-    return max([REPEATS * floors[0], *np.diff(floors[:2])])
+    return max(REPEATS * floors[0], *(second - floors[0] for second in floors[1:2]), 0.0)
 
 
-def held_out(frame: "pd.DataFrame", found: Findings) -> "pd.DataFrame":
+def without_own_rows(frame: "pd.DataFrame", found: Findings) -> "pd.DataFrame":
     """Return the rows with predictions that have not seen their measured values, where rows suffice for it."""
     top1, latency = _held_out_by_key(found)
     both = frame["key"].isin(top1.keys() & latency.keys())
@@ -128,14 +131,26 @@ def rounded(values: Values) -> Values:
 
 def _held_out_by_key(found: Findings) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]:
     """Return the value and the half interval by key, of top-1 and of latency; empty where rows are too few."""
-    sources: tuple[Callable[[], tuple[Iterable[str], HeldOut]], ...] = (
-        lambda: (found.accuracy.rows, found.learning_curve[-1]),
-        lambda: (found.latencies, found.latency_held_out),
+    sources: tuple[tuple[Iterable[str], Callable[[], HeldOut]], ...] = (
+        (found.accuracy.rows, lambda: _held_out_top1(found)),
+        (found.latencies, lambda: found.latency_held_out),
     )
     results: list[dict[str, tuple[float, float]]] = [{}, {}]
-    for place, source in enumerate(sources):
+    for place, (keys, source) in enumerate(sources):
         with suppress(TableError):  # too few rows: what is shown says that it is a fit to all of them
-            keys, values = source()
+            values = source()
             pairs = zip(rounded(values.predicted), rounded(values.half_widths), strict=True)
             results[place] = dict(zip(keys, pairs, strict=True))
     return results[0], results[1]
+
+
+def _held_out_top1(found: Findings) -> HeldOut:
+    rows = list(found.accuracy.measured.values())
+
+    def fit(learned: Indices) -> Predict:
+        some = [rows[row] for row in learned]
+        errors = [row.standard_error for row in some]
+        measured = [(row.arch, row.top1) for row in some]
+        return AccuracyPredictor.fit(found.space, measured, standard_errors=errors).predict
+
+    return held_out(fit, found.genomes, found.top1, MINIMUM)

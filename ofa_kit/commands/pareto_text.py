@@ -1,13 +1,16 @@
 """What a front says in words and columns, the same in the terminal and on the page."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ofa_kit.commands.pareto_points import CHOSEN, FRONT, LARGEST, SMALLEST
 from ofa_kit.commands.report_charts import NINETY
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.training.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def columns() -> list[str]:
@@ -33,10 +36,10 @@ def cells(row: Mapping[Any, Any]) -> list[str]:
     ]
 
 
-def terminal(run: Run, device: DeviceProfile, rows: Sequence[Mapping[str, Any]], said: Mapping[str, Any]) -> list[str]:
+def terminal(run: Run, device: DeviceProfile, frame: "pd.DataFrame", said: Mapping[str, Any]) -> list[str]:
     """Return the lines of a terminal: the front, what was measured of it, the ends, and the rest in words."""
-    shown = [row for row in rows if row["role"] in (FRONT, CHOSEN, SMALLEST, LARGEST)]
-    front = sum(row["role"] == FRONT for row in rows)
+    shown = frame[frame["role"].isin((FRONT, CHOSEN, SMALLEST, LARGEST))].to_dict(orient="records")
+    front = (frame["role"] == FRONT).sum()
     return [
         f"front of run {run.name} on {device.name}: {front} of {said['front_subnets']} subnets (predicted)",
         *_aligned([columns(), *map(cells, shown)]),
@@ -117,8 +120,7 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _with_error(value: float | None, error: float | None, digits: int) -> str:
-    if value is None or math.isnan(value):
+def _with_error(value: float, error: float, digits: int) -> str:
+    if math.isnan(value):
         return "-"
-    known = error is not None and not math.isnan(error)
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if known else "")
+    return f"{value:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
