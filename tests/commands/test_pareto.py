@@ -19,6 +19,7 @@ from ofa_kit.commands.pareto import pareto
 from ofa_kit.commands.pareto_measure import spread
 from ofa_kit.commands.pareto_points import BEFORE, DIGITS, FITTED, HELD_OUT, repeats_within_ms
 from ofa_kit.commands.pareto_summary import instead_of_macs, instead_of_random
+from ofa_kit.commands.pareto_text import terminal
 from ofa_kit.errors import TableError
 from ofa_kit.latency.protocol import EXTRA_SESSIONS, Measurement, TimingProtocol
 from ofa_kit.latency.table import LatencyTable
@@ -91,18 +92,14 @@ def test_measured_values_are_those_of_the_tables_and_each_subnet_has_one_measure
     assert made.summary["measured_subnets"]["random"] == SUBNETS - 2
 
 
-def test_the_same_seed_gives_the_same_front(place, made):
-    again = pareto(place[0], DEVICE, points=POINTS, search=SMALL, tables=place[1])
-    pd.testing.assert_frame_equal(again.frame, made.frame)
-    assert again.summary == made.summary
-
-
-def test_files_say_what_json_says_and_need_nothing_from_elsewhere(place, tmp_path, monkeypatch):
+def test_files_say_what_json_says_and_need_nothing_from_elsewhere(place, made, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_kit.commands.pareto.Pareto", lambda: SMALL)
     run, tables = place
     command = ["pareto", "--run", str(run.folder), "--tables", str(tables), "--points", str(POINTS)]
     done = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--json"], catch_exceptions=False)
     said = json.loads(done.stdout)
+    assert said["rows"] == made.rows  # the same seed, the same front
+    assert said["summary"] == json.loads(json.dumps(made.summary))
     with (tmp_path / "pareto-cpu-ort.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(said["rows"])
@@ -125,11 +122,18 @@ def test_files_say_what_json_says_and_need_nothing_from_elsewhere(place, tmp_pat
     picture = matplotlib.image.imread(tmp_path / "pareto-cpu-ort.png")
     assert picture[0, 0] == pytest.approx(1, abs=0.01)  # white paper, not transparent
     assert not (run.folder / "pareto-cpu-ort.csv").exists()
-    text = CliRunner().invoke(app, command, catch_exceptions=False).stdout
-    assert "top-1, % (predicted)" in text
-    assert "ms (measured)" in text
-    assert said["rows"][0]["key"] in text
-    assert (run.folder / "pareto-cpu-ort.png").exists()
+
+
+def test_a_terminal_shows_the_front_and_says_what_is_predicted_and_what_measured(place, made):
+    head, names, *lines = terminal(place[0], DEVICE, made.frame, made.summary)
+    assert head == f"front of run <tiny> on cpu-ort: {POINTS} of {len(made.whole)} subnets (predicted)"
+    for name in ("top-1, % (predicted)", "top-1, % (measured)", "ms (predicted)", "ms (measured)"):
+        assert name in names
+    rows = {line.split()[0]: line for line in lines}
+    first = made.frame.iloc[0]
+    assert f"{first['top1_predicted']:.2f} ± {first['top1_predicted_error']:.2f}" in rows[first["key"]]
+    assert sum("front" in line for line in lines[:POINTS]) == POINTS
+    assert any("--measure K" in line for line in lines)
 
 
 def test_measuring_on_the_front_goes_on_where_it_was_broken_off_and_repeats_nothing(tmp_path, monkeypatch):
@@ -172,8 +176,7 @@ def test_measuring_on_the_front_goes_on_where_it_was_broken_off_and_repeats_noth
         assert QUICK.sessions <= len(table.sessions[key]) <= QUICK.sessions + EXTRA_SESSIONS
     files = [run.accuracy, table.path, run.folder / "pareto-cpu-ort-chosen.csv"]
     contents = [path.read_bytes() for path in files]
-    pd.testing.assert_frame_equal(ask(MEASURED).frame, made.frame)
-    ask(1)
+    pd.testing.assert_frame_equal(ask(1).frame, made.frame)  # more are there than are asked for
     assert [path.read_bytes() for path in files] == contents
     more = ask(MEASURED + 1).frame
     assert set(chosen["key"]) < set(more.loc[more["role"] == "chosen", "key"])
