@@ -26,6 +26,14 @@ CAPTION = (
 WIDER = 4
 """Largest by smallest latency from which its axis is logarithmic: budgets are compared by their ratio."""
 TICKS = (1, 1.5, 2, 3, 5, 7)
+LEGEND = ON_FRONT, BY_MACS, ON_FRONT_MEASURED, ON_FRONT_BEFORE, AT_RANDOM, OF_OTHERS = (
+    "front by latency (predicted)",
+    "front by MACs, at its latency (predicted)",
+    "subnets of the front (measured)",
+    "the same, before they were measured (predicted)",
+    "random subnets (measured)",
+    "other subnets (measured)",
+)
 FAINT: dict[str, Any] = {
     "markersize": 4, "markerfacecolor": SURFACE, "elinewidth": 0.7, "alpha": 0.65, "zorder": 2,
 }  # fmt: skip
@@ -40,14 +48,16 @@ def chart(run: Run, device: DeviceProfile, frame: "pd.DataFrame", whole: "pd.Dat
         _front(axes, frame[frame["role"] == FRONT], whole)
         _macs_front(axes, frame[frame["role"] == MACS_FRONT])
         _chosen(axes, frame[frame["role"] == CHOSEN])
-        _measured(axes, frame[frame["role"] == RANDOM], "random subnets (measured)", FAINT | {"fmt": "o"})
-        _measured(axes, frame[frame["role"] == OTHER], "other subnets (measured)", FAINT | {"fmt": "s"})
+        _measured(axes, frame[frame["role"] == RANDOM], AT_RANDOM, FAINT | {"fmt": "o"})
+        _measured(axes, frame[frame["role"] == OTHER], OF_OTHERS, FAINT | {"fmt": "s"})
         for role in (SMALLEST, LARGEST):
             _end(axes, frame[frame["role"] == role].iloc[0])
         batch = "one image" if device.batch == 1 else f"a batch of {device.batch}"
         axes.set(xlabel=f"latency of {batch} on {device.name}, ms", ylabel="validation top-1, %")
         axes.set_title(f"run {run.name}, {run.space.name}", loc="left", fontsize=9, color=MUTED)
-        made.figure.legend(loc="outside lower center", ncols=2)
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        shown = [text for text in LEGEND if text in handles]
+        made.figure.legend([handles[text] for text in shown], shown, loc="outside lower center", ncols=2)
     return made
 
 
@@ -75,7 +85,7 @@ def _front_section(
     text = (
         f"No other of all subnets that were looked at is predicted to beat one of these {said['front_subnets']} in "
         f"both top-1 and latency; the table has {len(front)} of them. A search prefers subnets that are predicted too "
-        "well: expect a little less, and see below what measuring said."
+        "well: expect a little less; what was measured on the front says how much."
     )
     command = f"ofa-kit specialize --run {run.folder} --device {device.name} --latency-ms LIMIT"
     parts = [figure(svg, CAPTION), paragraph(text), _table(front, ""), paragraph(f"`{command}` measures and exports.")]
@@ -89,8 +99,8 @@ def _table(frame: "pd.DataFrame", title: str) -> str:
 def _headlines(said: Mapping[str, Any]) -> list[Headline]:
     (low, high), (fast, slow) = said["top1_predicted"], said["latency_ms_predicted"]
     found = [
-        Headline(f"{low:.1f} to {high:.1f} %", "top-1 from one end of the front to the other (predicted)"),
-        Headline(f"{fast:.3g} to {slow:.3g} ms", "latency from one end of the front to the other (predicted)"),
+        Headline(f"{low:.1f}\N{EN DASH}{high:.1f} %", "top-1 from one end of the front to the other (predicted)"),
+        Headline(f"{fast:.2g}\N{EN DASH}{slow:.2g} ms", "latency from one end of the front to the other (predicted)"),
     ]
     if chosen := said.get("chosen"):
         found.append(
@@ -123,14 +133,14 @@ def _front(axes: "Axes", front: "pd.DataFrame", whole: "pd.DataFrame") -> None:
     axes.step(x, y, where="post", color=PREDICTED, linewidth=1.3, zorder=3)
     axes.errorbar(
         front["latency_ms_predicted"], front["top1_predicted"], xerr=front["latency_ms_predicted_error"].fillna(0),
-        fmt="o", color=PREDICTED, markersize=4.5, elinewidth=0.8, zorder=3, label="front by latency (predicted)",
+        fmt="o", color=PREDICTED, markersize=4.5, elinewidth=0.8, zorder=3, label=ON_FRONT,
     )  # fmt: skip
 
 
 def _macs_front(axes: "Axes", front: "pd.DataFrame") -> None:
     axes.plot(
         front["latency_ms_predicted"], front["top1_predicted"], "v:", color=PREDICTED, linewidth=1, zorder=2,
-        markerfacecolor=SURFACE, markersize=8, label="front by MACs, at its latency (predicted)",
+        markerfacecolor=SURFACE, markersize=8, label=BY_MACS,
     )  # fmt: skip
 
 
@@ -151,10 +161,10 @@ def _chosen(axes: "Axes", chosen: "pd.DataFrame") -> None:
     x, y = known["latency_ms_predicted"].to_numpy(), known["top1_predicted"].to_numpy()
     ends = np.stack([x, known["latency_ms_measured"]]), np.stack([y, known["top1_measured"]])
     axes.plot(*ends, color=MUTED, linewidth=1, zorder=4)
-    _measured(axes, known, "subnets of the front (measured)", BOLD | {"fmt": "o"})
+    _measured(axes, known, ON_FRONT_MEASURED, BOLD | {"fmt": "o"})
     axes.plot(
         x, y, "D", color=PREDICTED, markerfacecolor=SURFACE, markersize=6, zorder=5,
-        label="the same, before they were measured (predicted)",
+        label=ON_FRONT_BEFORE,
     )  # fmt: skip
 
 

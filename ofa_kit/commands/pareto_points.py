@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -37,6 +37,8 @@ MEASURED = ("top1_measured", "top1_measured_standard_error", "latency_ms_measure
 """What was measured; the error of a latency is by how much it repeats (`repeats_within_ms`)."""
 FITTED, HELD_OUT, BEFORE = "a fit to all rows", "a fit without this row", "a fit before it was measured"
 """What made a prediction, as the column `predicted_by` says it."""
+COSTS: tuple[Literal["latency", "macs"], ...] = ("latency", "macs")
+"""What is searched for a front of top-1 against it."""
 DIGITS = 6
 """Significant digits of every number."""
 
@@ -47,8 +49,12 @@ def searched(found: Findings, search: Pareto, seed: int) -> "tuple[pd.DataFrame,
     Every subnet that either search or the tables know of takes part in both.
     """
     objective = Objective(found.space, Budget(), found.predictor.predict_top1, found.profiled.predictor.predict_ms)
-    searches = (search, replace(search, cost="macs"))
-    archs = [one.arch for each in searches for one in each.front(objective, np.random.default_rng(seed))]
+    archs: list[ArchConfig] = []
+    with found.reporter.task("front", 2) as advance:
+        for done, cost in enumerate(COSTS, start=1):
+            candidates = replace(search, cost=cost).front(objective, np.random.default_rng(seed))
+            archs += [one.arch for one in candidates]
+            advance(done, f"by {cost}: {len(candidates)} subnets (predicted)")
     archs += [found.space.smallest(), found.space.largest(), *(arch for arch, _ in found.accuracy.rows.values())]
     archs += [arch for arch, _ in found.latencies.values()]
     frame = predicted(found, archs)

@@ -83,9 +83,9 @@ def random_said(said: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"Of {found['subnets']} random subnets no faster than the fastest measured one of the front, "
-        f"{found['below_front']} have a lower top-1 than the best of these that is as fast: "
-        f"{found['top1_lost_median_measured']:.2f} points lower in the median, "
-        f"{found['top1_lost_most_measured']:.2f} at most (all measured)."
+        f"{found['below_front']} have a lower top-1 than the best of these that is as fast. Its top-1 less theirs: "
+        f"{found['top1_lost_median_measured']:+.2f} points in the median, {found['top1_lost_most_measured']:+.2f} at "
+        "most (all measured)."
     ]
 
 
