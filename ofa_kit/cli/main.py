@@ -9,6 +9,7 @@ import typer
 from ofa_kit import __version__
 from ofa_kit.cli.convert import convert
 from ofa_kit.cli.options import JsonOption
+from ofa_kit.cli.pareto import pareto
 from ofa_kit.cli.profile import profile
 from ofa_kit.cli.report import report
 from ofa_kit.cli.show import show
@@ -124,6 +125,7 @@ app.command()(measure_accuracy)
 app.command()(specialize)
 app.command("export")(export_arch)
 app.add_typer(table, name="table")
+app.command()(pareto)
 app.command()(report)
 app.command()(convert)
 app.command()(import_weights)
