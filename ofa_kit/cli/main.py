@@ -11,6 +11,7 @@ from ofa_kit.cli.convert import convert
 from ofa_kit.cli.options import JsonOption
 from ofa_kit.cli.profile import profile
 from ofa_kit.cli.report import report
+from ofa_kit.cli.search import app as search
 from ofa_kit.cli.show import show
 from ofa_kit.cli.specialize import export_arch, specialize
 from ofa_kit.cli.table import app as table
@@ -123,6 +124,7 @@ app.command()(profile)
 app.command()(measure_accuracy)
 app.command()(specialize)
 app.command("export")(export_arch)
+app.add_typer(search, name="search")
 app.add_typer(table, name="table")
 app.command()(report)
 app.command()(convert)
