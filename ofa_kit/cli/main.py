@@ -16,6 +16,7 @@ from ofa_kit.cli.show import show
 from ofa_kit.cli.specialize import export_arch, specialize
 from ofa_kit.cli.table import app as table
 from ofa_kit.cli.train import measure_accuracy, train_supernet
+from ofa_kit.cli.train_arch import train_arch
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
@@ -125,6 +126,7 @@ app.command()(measure_accuracy)
 app.command()(specialize)
 app.command("export")(export_arch)
 app.add_typer(search, name="search")
+app.command()(train_arch)
 app.add_typer(table, name="table")
 app.command()(report)
 app.command()(convert)
