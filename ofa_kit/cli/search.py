@@ -14,7 +14,8 @@ from ofa_kit.cli.specialize import DropOption, DynamicOption, EmbedOption, Preci
 from ofa_kit.errors import OfaKitError
 
 if TYPE_CHECKING:
-    from ofa_kit.commands.search_spos import SposCandidate, SposFound
+    from ofa_kit.commands.search_spos import SposFound
+    from ofa_kit.commands.spos_log import SposCandidate
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -70,8 +71,7 @@ def spos(
 
     What was measured already is kept: the same command goes on after a kill. Defaults are the published ones.
     """
-    given = {"latency_ms": latency_ms, "macs_m": macs_m, "params_m": params_m}
-    if bit_ops_g is None and not any(value is not None for value in given.values()):
+    if latency_ms is None and macs_m is None and params_m is None and bit_ops_g is None:
         raise OfaKitError("no budget: give --latency-ms with --device, --macs-m, --params-m or --bit-ops-g")
     for name, count in {"--images": images, "--processes": processes}.items():
         if count is not None and count < 1:
@@ -82,12 +82,11 @@ def spos(
     from ofa_kit.commands.measure_engine import Measuring
     from ofa_kit.commands.search_spos import deploy_found, search_spos
     from ofa_kit.commands.spos_evolution import SposSettings
-    from ofa_kit.commands.spos_log import LOG
     from ofa_kit.latency.device import DeviceProfile
     from ofa_kit.progress import Terminal
     from ofa_kit.search.budget import Budget
 
-    budget = Budget(**{name: value for name, value in given.items() if value is not None})
+    budget = Budget(latency_ms=_limit(latency_ms), macs_m=_limit(macs_m), params_m=_limit(params_m))
     settings = SposSettings(
         population=population,
         generations=generations,
@@ -105,13 +104,13 @@ def spos(
         storage.writable_folder(deployment_paths(export)[0].parent)
     profile = DeviceProfile.load(device) if device is not None else None
     trained, reporter = open_run(run), Terminal()
-    if resume and not (trained.folder / LOG).exists():
-        raise OfaKitError(f"nothing to resume: '{trained.folder / LOG}' is not there; leave out --resume")
+    if resume and not trained.accuracy.exists():
+        raise OfaKitError(f"nothing to resume: '{trained.accuracy}' is not there; leave out --resume")
     found = search_spos(
         trained,
         budget,
         device=profile,
-        bit_ops_g=math.inf if bit_ops_g is None else bit_ops_g,
+        bit_ops_g=_limit(bit_ops_g),
         settings=settings,
         how=how,
         tables=tables,
@@ -140,6 +139,10 @@ def spos(
         values["deployment"] = deployment_values(made)
         text += deployment_lines(made, values["budget"])
     show(values, text, as_json)
+
+
+def _limit(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _lines(found: "SposFound", budget: str) -> list[str]:

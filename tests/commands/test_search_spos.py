@@ -1,6 +1,5 @@
 """search spos: measured evolution within a budget, on real images with weights as they start."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from ofa_kit.arch.features import macs_of
 from ofa_kit.arch.layers import macs
 from ofa_kit.arch.presets import preset
 from ofa_kit.commands.measure_engine import Measuring
-from ofa_kit.commands.search_spos import search_spos
+from ofa_kit.commands.search_spos import deploy_found, search_spos
 from ofa_kit.commands.spos_evolution import SposEvolution, SposSettings
 from ofa_kit.commands.spos_log import COLUMNS
 from ofa_kit.data.sources import open_dataset
@@ -155,31 +154,30 @@ SEARCH = ("search", "spos", "--run", "spos", "--population", "6", "--generations
 SEARCH += ("--images", "20", "--processes", "1")
 
 
-def test_the_command_goes_on_after_a_kill_and_exports_what_it_found(run, tmp_path):
-    for name in ("whole", "killed"):
-        shutil.copytree(run.folder, tmp_path / name / "runs" / "spos", ignore=shutil.ignore_patterns("*.csv"))
-    whole = ofa_kit(*SEARCH, "--macs-m", "9.5", "--export", "best.onnx", "--json", cwd=tmp_path / "whole")
-    assert whole.code == 0, whole.err
-    rows = tmp_path / "killed" / "runs" / "spos" / "accuracy.csv"
-    kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 6, *SEARCH, "--macs-m", "9.5",
-              cwd=tmp_path / "killed")  # fmt: skip
+def test_the_command_goes_on_after_a_kill_and_ends_like_a_search_that_was_not_killed(run, tmp_path):
+    folder = tmp_path / "runs" / "spos"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("*.csv"))
+    rows = folder / "accuracy.csv"
+    kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 6, *SEARCH, "--macs-m", "9.4", cwd=tmp_path)
     assert 6 < rows.read_bytes().count(b"\n") < 19
-    again = ofa_kit(*SEARCH, "--macs-m", "9.5", "--resume", cwd=tmp_path / "killed")
+    again = ofa_kit(*SEARCH, "--macs-m", "9.4", "--resume", cwd=tmp_path)
     assert again.code == 0, again.err
-    logs = [tmp_path / name / "runs" / "spos" / "spos.csv" for name in ("whole", "killed")]
-    assert logs[0].read_text() == logs[1].read_text()
-    found = json.loads(whole.out)
-    assert f"best     {found['best']['key']}   top-1 {found['best']['top1']:.2f} % (measured)" in again.out
-    assert found["measured"] == len(storage.read_rows(logs[0], COLUMNS)) == 18
-    made = found["deployment"]
-    assert (made["arch_key"], made["measured"]["validation_top1"]) == (
-        found["best"]["key"], pytest.approx(found["best"]["top1"], abs=1e-3),
-    )  # fmt: skip
-    assert made["measured"]["max_relative_difference"] < 1e-4
-    assert made["measured"]["test_correct_onnx"] == made["measured"]["test_correct_pytorch"]
-    assert made["measured"]["latency_ms"] > 0
-    assert made["predicted"] == {}
-    assert (tmp_path / "whole" / "best.onnx").exists()
+    found = search_spos(run, Budget(macs_m=9.4), settings=SMALL, how=HOW)
+    best = f"best     {found.best.arch.key}   top-1 {found.best.top1:.2f} % (measured)   budget 9.4 M MACs"
+    assert again.out.splitlines()[0] == best
+    searched = [row for row in storage.read_rows(found.log, COLUMNS) if row["budget"].startswith("9.4 M MACs")]
+    assert storage.read_rows(folder / "spos.csv", COLUMNS) == searched
+
+
+def test_what_was_found_is_exported_and_computes_what_pytorch_computes(run, tmp_path):
+    best = search_spos(run, Budget(macs_m=9.5, params_m=0.27), settings=SMALL, how=HOW).best
+    made = deploy_found(run, best, tmp_path / "best.onnx", budget="9.5 M MACs")
+    assert (made.facts["arch_key"], made.predicted) == (best.arch.key, {})
+    assert made.measured["validation_top1"] == pytest.approx(best.top1, abs=1e-3)
+    assert made.measured["max_relative_difference"] < 1e-4
+    assert made.measured["test_correct_onnx"] == made.measured["test_correct_pytorch"]
+    assert made.measured["latency_ms"] > 0
+    assert made.model_path.exists()
 
 
 @pytest.mark.parametrize(
