@@ -151,7 +151,7 @@ def test_a_latency_budget_is_met_by_measured_times(run, tmp_path):
 
 
 SEARCH = ("search", "spos", "--run", "spos", "--population", "6", "--generations", "3", "--parents", "2")
-SEARCH += ("--images", "20", "--processes", "1")
+SEARCH += ("--crossovers", "2", "--images", "20", "--processes", "1")
 
 
 def test_the_command_goes_on_after_a_kill_and_ends_like_a_search_that_was_not_killed(run, tmp_path):
