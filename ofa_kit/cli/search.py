@@ -47,12 +47,6 @@ def spos(
         int | None, typer.Option(help="Crossovers of a generation; default: half of the population.")
     ] = None,
     mutation_probability: Annotated[float, typer.Option(help="Chance of each gene to be drawn again.")] = 0.1,
-    screening: Annotated[
-        int,
-        typer.Option(
-            help="Candidates drawn for each that is measured, the accuracy predictor choosing; 1 = the paper."
-        ),
-    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     images: Annotated[int | None, typer.Option(help="Measure on so many validation images; default: all.")] = None,
     through: Annotated[
@@ -101,7 +95,6 @@ def spos(
         crossovers=population // 2 if crossovers is None else crossovers,
         mutation_probability=mutation_probability,
         seed=seed,
-        screening=screening,
     )
     how = Measuring(images=images or 0, runtime=through, engine=engine, processes=processes or 0)
     conversion = Conversion(

@@ -13,11 +13,9 @@ from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.genes import Genomes
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import OfaKitError
-from ofa_kit.predictors.accuracy import MINIMUM, AccuracyPredictor
 from ofa_kit.search.active import Measured
-from ofa_kit.search.budget import Objective, Values
+from ofa_kit.search.budget import Objective
 
-Screen = Callable[[Genomes], Values]
 DRAWS = 40
 """Rounds of draws for each part of a generation; what they do not bring within the budget stays away."""
 OVERDRAW = 8
@@ -35,20 +33,9 @@ class SposSettings:
     crossovers: int = 25
     mutation_probability: float = 0.1
     seed: int = 0
-    screening: int = 1
-    """Candidates drawn for each that is measured: the accuracy predictor chooses among them (not in the paper; it is
-    what Wen et al. 2020 do to a generation); 1 = all are measured."""
 
     def __post_init__(self) -> None:
-        least = {
-            "population": 1,
-            "generations": 1,
-            "parents": 1,
-            "mutations": 0,
-            "crossovers": 0,
-            "seed": 0,
-            "screening": 1,
-        }
+        least = {"population": 1, "generations": 1, "parents": 1, "mutations": 0, "crossovers": 0, "seed": 0}
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise OfaKitError(f"--{name} must be at least {number}, found {getattr(self, name)}")
@@ -100,7 +87,8 @@ class SposEvolution:
         judged: list[ArchConfig] = []
         for number in range(self.settings.generations):
             if number not in self.bred:
-                self.bred[number] = self._breed(number, [(arch, top1_of[arch.key]) for arch in judged])
+                best = sorted(judged, key=lambda arch: -top1_of[arch.key])[: self.settings.parents]
+                self.bred[number] = self._breed(number, best, judged)
             generation = self.bred[number]
             if generation.archs:
                 yield generation
@@ -108,12 +96,10 @@ class SposEvolution:
                 return
             judged += generation.archs
 
-    def _breed(self, number: int, judged: Measured) -> Generation:
+    def _breed(self, number: int, best: Sequence[ArchConfig], judged: Sequence[ArchConfig]) -> Generation:
         space, settings = self.objective.space, self.settings
-        rng, seen = np.random.default_rng([settings.seed, number]), _Seen(space, [arch for arch, _ in judged])
-        best = sorted(judged, key=lambda row: -row[1])[: settings.parents]
-        parents = np.array([space.encode(arch) for arch, _ in best])
-        screen = self._screen(judged)
+        rng, seen = np.random.default_rng([settings.seed, number]), _Seen(space, judged)
+        parents = np.array([space.encode(arch) for arch in best])
 
         def mutated(source: Genomes) -> Callable[[int], Genomes]:
             return lambda n: space.mutate_genomes(_drawn(source, n, rng), rng, settings.mutation_probability)
@@ -123,48 +109,32 @@ class SposEvolution:
 
         bred: list[tuple[str, Genomes]] = []
         if len(parents):
-            bred.append(("mutation", self._within(settings.mutations, mutated(parents), seen, screen)))
-            bred.append(("crossover", self._within(settings.crossovers, crossed, seen, screen)))
+            bred.append(("mutation", self._within(settings.mutations, mutated(parents), seen)))
+            bred.append(("crossover", self._within(settings.crossovers, crossed, seen)))
         for draw in (lambda n: space.sample_genomes(n, rng), mutated(self.start), lambda n: self.start):
             short = settings.population - sum(len(genomes) for _, genomes in bred)
-            bred.append(("random", self._within(short, draw, seen, screen)))
+            bred.append(("random", self._within(short, draw, seen)))
         origins = [name for name, genomes in bred for _ in genomes]
         archs = [space.decode(genome) for _, genomes in bred for genome in genomes]
         return Generation(number, tuple(archs), tuple(origins))
 
-    def _screen(self, judged: Measured) -> Screen | None:
-        """Return how promising genomes look by what was judged; None where nothing is to be screened."""
-        if self.settings.screening == 1 or len(judged) < MINIMUM:
-            return None
-        predictor = AccuracyPredictor.fit(self.objective.space, judged)
-        return lambda genomes: np.add(*predictor.predict(genomes))
-
-    def _within(self, count: int, draw: Callable[[int], Genomes], seen: "_Seen", screen: Screen | None) -> Genomes:
-        """Return up to `count` new genomes within the budget, shape (N <= count, length), the most promising first."""
-        found, before = self.start[:0], seen.copy()
-        wanted = count * (self.settings.screening if screen else 1)
+    def _within(self, count: int, draw: Callable[[int], Genomes], seen: "_Seen") -> Genomes:
+        """Return up to `count` new genomes within the budget, shape (N <= count, length)."""
+        found = self.start[:0]
         for _ in range(DRAWS if count > 0 else 0):
-            genomes = draw(OVERDRAW * (wanted - len(found)))
-            inside = before.new_ones(genomes[self.objective.excess(genomes) == 0])
-            found = np.vstack([found, before.take(inside[: wanted - len(found)])])
-            if len(found) == wanted:
+            genomes = draw(OVERDRAW * (count - len(found)))
+            inside = seen.new_ones(genomes[self.objective.excess(genomes) == 0])
+            found = np.vstack([found, seen.take(inside[: count - len(found)])])
+            if len(found) == count:
                 break
-        if screen and len(found) > count:
-            found = found[np.argsort(-screen(found), kind="stable")]
-        return seen.take(found[: max(count, 0)])
+        return found
 
 
 class _Seen:
     """Genomes that were candidates already."""
 
     def __init__(self, space: SearchSpace, archs: Sequence[ArchConfig]) -> None:
-        self.space, self.rows = space, {space.encode(arch).tobytes() for arch in archs}
-
-    def copy(self) -> "_Seen":
-        """Return one that goes on by itself."""
-        other = _Seen(self.space, [])
-        other.rows = set(self.rows)
-        return other
+        self.rows = {space.encode(arch).tobytes() for arch in archs}
 
     def new_ones(self, genomes: Genomes) -> Genomes:
         """Return those not seen, without repetition, in their order."""

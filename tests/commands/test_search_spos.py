@@ -65,15 +65,6 @@ def test_each_generation_brings_different_subnets_within_the_budget_and_better_o
     assert np.mean([law(SPACE.decode(genome)) for genome in within]) < 20 < np.mean([t for _, t in measured[-100:]])
 
 
-def test_screening_finds_better_ones_with_as_many_measurements_and_the_same_again():
-    few = {"population": 10, "generations": 6, "parents": 4, "mutations": 5, "crossovers": 5}
-    plain, screened, again = (searched(evolution(Budget(macs_m=9.0), **few, screening=n), law) for n in (1, 12, 12))
-    assert len(plain) == len({arch.key for arch, _ in screened}) == 60
-    assert screened == again
-    assert np.mean([top1 for _, top1 in screened[10:]]) > np.mean([top1 for _, top1 in plain[10:]]) + 2
-    assert max(macs(SPACE, arch) for arch, _ in screened) <= 9e6
-
-
 def test_a_budget_that_few_subnets_meet_ends_with_those_few():
     smallest = SPACE.smallest()
     measured = searched(evolution(Budget(macs_m=macs(SPACE, smallest) / 1e6)), law)
@@ -201,7 +192,6 @@ def test_what_was_found_is_exported_and_computes_what_pytorch_computes(run, tmp_
         (("--macs-m", "9", "--population", "0"), "--population must be at least 1"),
         (("--macs-m", "9", "--mutations", "5", "--crossovers", "5"), "are more than --population 6"),
         (("--macs-m", "9", "--mutation-probability", "2"), "--mutation-probability must be above 0"),
-        (("--macs-m", "9", "--screening", "0"), "--screening must be at least 1"),
         (("--macs-m", "9", "--images", "0"), "--images must be at least 1"),
         (("--macs-m", "9", "--export", "best.pth"), "NAME.onnx or a folder"),
         (("--macs-m", "9", "--run", "nobody"), "no run 'runs/nobody'; found: spos"),

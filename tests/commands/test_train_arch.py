@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ofa_kit.arch.presets import preset
+from ofa_kit.arch.space_file import write_space
 from ofa_kit.arch.spos_format import to_spos_text
 from ofa_kit.commands.measure_accuracy import open_evaluator
 from ofa_kit.commands.train_arch import alone, export_trained, train_arch, wanted_of_run, wanted_of_space
@@ -23,7 +24,7 @@ from ofa_kit.training.run import Run
 from tests.commands.processes import kill_when, refused
 from tests.conftest import ofa_kit
 
-SPACE = preset("spos-small-images")
+SPACE = replace(preset("spos-small-images"), name="spos-quick", resolutions=(16,))
 QUICK = TimingProtocol(sessions=1, rounds_per_block=2, warmup_runs=1, warmup_s=0.0, min_burst_s=0.0, pause_s=0.0)
 DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=QUICK)
 ARCH = "0 3 1 2 0 1 3 3 0"
@@ -34,7 +35,14 @@ def folder(tmp_path_factory):
     """A folder with the run `spos`, whose supernet is as it starts, one subnet of it measured."""
     folder = tmp_path_factory.mktemp("alone")
     info = open_dataset("digits", photo_size=32).info
-    values = {"space": SPACE.name, "data": "digits", "method": "single-path", "epochs": 1, "batch_size": 256}
+    write_space(folder / "spos-quick.yaml", SPACE)
+    values = {
+        "space": str(folder / "spos-quick.yaml"),
+        "data": "digits",
+        "method": "single-path",
+        "epochs": 1,
+        "batch_size": 256,
+    }
     values |= {"bn_affine": False, "strict_fairness": True, "calibration_images": 100, "eval_every": 1, "lr": 0.05}
     run = Run.create(folder / "runs" / "spos", Recipe.parse(values, "test"), info)
     run.save_supernet(Supernet(run.space).state_dict())
@@ -50,7 +58,7 @@ def run(folder):
 
 def test_a_supernets_recipe_becomes_one_for_a_network_alone(run):
     wanted = wanted_of_run(run, ARCH, device=DEVICE)
-    recipe = Recipe.parse({**wanted.recipe, "space": SPACE.name, "method": "single-path"}, "test")
+    recipe = Recipe.parse({**wanted.recipe, "space": wanted.of_space, "method": "single-path"}, "test")
     assert (recipe.bn_affine, recipe.strict_fairness) == (True, False)
     assert (recipe.epochs, recipe.batch_size, recipe.data) == (1, 256, "digits")
     sandwich = Recipe(space="mbv3-tiny", num_random=3, dropout=0.2, init_from="somewhere", lr=0.3)
@@ -70,7 +78,7 @@ def test_every_way_to_name_an_architecture_means_the_same(run, tmp_path):
     found = [wanted_of_run(run, name, device=DEVICE) for name in names]
     assert {wanted.arch for wanted in found} == {arch}
     assert {wanted.shared_top1 for wanted in found} == {12.5}
-    others = [wanted_of_space(SPACE.name, name, tmp_path).arch for name in names if name != arch.key]
+    others = [wanted_of_space(run.recipe.space, name, tmp_path).arch for name in names if name != arch.key]
     assert set(others) == {arch}
     mit = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
     assert wanted_of_space("ofa-mbv3-w1.0", json.dumps(mit), tmp_path).arch == preset("ofa-mbv3-w1.0").smallest()
@@ -96,7 +104,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_the_onnx_computes_what
     again, evaluator = Run.open(trained), open_evaluator(whole)
     subnet = evaluator.recalibrated(again.load_supernet()[0], again.space.largest())
     session = onnxruntime.InferenceSession(trained / "model.onnx", providers=["CPUExecutionProvider"])
-    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 1, 32, 32)).astype(np.float32))
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 1, 16, 16)).astype(np.float32))
     with torch.no_grad():
         logits = subnet(images).numpy()
     for image, expected in zip(images, logits, strict=True):
@@ -115,12 +123,12 @@ def test_only_a_network_trained_alone_is_exported_as_one(run, tmp_path):
     [
         ((), "nothing to train"),
         (("--arch", ARCH), "--arch needs the space"),
-        (("--arch", ARCH, "--run", "spos", "--space", SPACE.name), "give one of them"),
+        (("--arch", ARCH, "--run", "spos", "--space", "spos-small-images"), "give one of them"),
         (("--arch", "larges", "--run", "spos"), "did you mean 'largest'"),
         (("--arch", "0 1", "--run", "spos"), "expected 9 operations"),
         (("--arch", "missing.json", "--run", "spos"), "no file 'missing.json'"),
         (("--arch", "17", "--run", "spos"), "unknown arch '17'"),
-        (("--arch", '{"ks": [3]}', "--run", "spos"), "--arch holds no architecture of 'spos-small-images-1x10'"),
+        (("--arch", '{"ks": [3]}', "--run", "spos"), "--arch holds no architecture of 'spos-quick-1x10'"),
         (("--arch", "smallest", "--space", "spos-smal"), "did you mean 'spos-small-images'"),
         (("--arch", "smallest", "--run", "spos", "--set", "epoch=3"), "did you mean 'epochs'"),
         (("--arch", "smallest", "--run", "spos", "--epochs", "0"), "epochs must be at least 1"),

@@ -1,13 +1,14 @@
 """Queries until one of the best 1 % of NAS-Bench-201's cells is found: measured evolution beside random search.
 
     pip install -e '.[bench]'
-    python tools/bench/nasbench201.py --seeds 10
+    python tools/bench/nasbench201.py
 
 NAS-Bench-201 (Dong & Yang 2020) has 15,625 cells of six edges with one of five operations; the package
-analog-nasbench carries the CIFAR-10 accuracy of each. A query is the look-up of
-one cell, as a measurement would be. Random search draws without repetition; what it takes has a wide, exactly known
-spread, so a searcher is held against both the run of random search with the same seed and its median. Exit code 1 when
-the searcher that is judged takes fewer queries than the median of random search in fewer than 9 of 10 seeds.
+analog-nasbench carries the CIFAR-10 accuracy of each. A query is the look-up of one cell, as a measurement would be;
+the searcher is that of `ofa-kit search spos`. Random search draws without repetition. What it takes varies so much (a
+tenth of its runs end within 11 queries) that a searcher is held against its median, and against the run with the same
+seed for information. Exit code 1 when generations of 10 take fewer queries than random search's median in fewer than 9
+of 10 seeds.
 """
 
 import argparse
@@ -27,21 +28,18 @@ from ofa_kit.commands.spos_evolution import SposEvolution, SposSettings
 from ofa_kit.search.budget import Budget, Objective
 
 INSTALL = "the public package `analog-nasbench` is missing; install it with: pip install -e '.[bench]'"
-OPERATIONS = {1: 0, 3: 1, 5: 4, 7: 2, 9: 3}
-"""The benchmark's number of each operation, by the kernel size that stands for it: none, skip, average pooling, 1x1 and
+OPERATIONS = {1: 1, 3: 0, 5: 4, 7: 3, 9: 2}
+"""The package's number of each operation, by the kernel size that stands for it: none, skip, average pooling, 1x1 and
 3x3 convolution, in the order of multiply-adds."""
 EDGES = 6
 TOP = 0.01
 WINS = 0.9
 RANDOM_RUNS = 2000
-PUBLISHED = SposSettings(generations=300)
-SMALL = SposSettings(population=8, generations=2000, parents=5, mutations=4, crossovers=4, mutation_probability=0.2)
 SEARCHERS = {
-    "evolution, published": PUBLISHED,
-    "evolution, generations of 8": SMALL,
-    "evolution, generations of 8, screened": replace(SMALL, screening=20),
+    "generations of 50, as published": SposSettings(generations=300),
+    "generations of 10": SposSettings(population=10, generations=1500, parents=3, mutations=8, crossovers=2),
 }
-JUDGED = "evolution, generations of 8, screened"
+JUDGED = "generations of 10"
 
 
 @dataclass(frozen=True)
@@ -62,23 +60,25 @@ class Benchmark:
 def main() -> int:
     """Search with each searcher and seed, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--searchers", nargs="+", choices=list(SEARCHERS), default=list(SEARCHERS))
     arguments = parser.parse_args()
     benchmark = read_benchmark()
     values = np.array(list(benchmark.top1.values()))
     print(f"{len(values)} cells, best {values.max():.2f} %, best {TOP:.0%} from {benchmark.least:.2f} %")
-    random = [random_queries(values, benchmark.least, seed) for seed in range(RANDOM_RUNS)]
+    seeds = range(arguments.first_seed, arguments.first_seed + max(arguments.seeds, RANDOM_RUNS))
+    random = [random_queries(values, benchmark.least, seed) for seed in seeds]
     usual = median(random)
-    print(f"random search, {RANDOM_RUNS} seeds: mean {mean(random):.1f}, median {usual:.0f} queries")
+    print(f"random search, {len(random)} seeds: mean {mean(random):.1f}, median {usual:.0f} queries")
     good = True
     for name in arguments.searchers:
-        found = [queries(benchmark, replace(SEARCHERS[name], seed=seed)) for seed in range(arguments.seeds)]
+        found = [queries(benchmark, replace(SEARCHERS[name], seed=seed)) for seed in seeds[: arguments.seeds]]
         below = sum(count < usual for count in found)
         paired = sum(count < other for count, other in zip(found, random, strict=False))
         print(
             f"{name}: mean {mean(found):.1f}, median {median(found):.0f} queries; below random's median in {below} of "
-            f"{len(found)} seeds, below random of the same seed in {paired}; {' '.join(map(str, found))}",
+            f"{len(found)} seeds, below random of the same seed in {paired}",
             flush=True,
         )
         good &= name != JUDGED or below >= WINS * len(found)
