@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     info = open_dataset("digits", photo_size=32).info
     write_space(folder / "spos-quick.yaml", SPACE)
+    (folder / "quick.yaml").write_text("name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, pause_s: 0.0}\n")
     values = {
         "space": str(folder / "spos-quick.yaml"),
         "data": "digits",
@@ -91,7 +92,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_the_onnx_computes_what
     checkpoint = trained / "checkpoints" / "last.safetensors"
     kill_when(checkpoint.exists, *given, "--set", "checkpoint_s=0", cwd=folder)
     assert not (trained / "supernet.safetensors").exists()
-    done = ofa_kit(*given, "--resume", "--json", cwd=folder)
+    done = ofa_kit(*given, "--resume", "--device", "quick.yaml", "--json", cwd=folder)
     assert done.code == 0, done.err
     assert (trained / "supernet.safetensors").read_bytes() == whole.weights.read_bytes()
     facts = json.loads(done.out)
