@@ -12,10 +12,12 @@ from ofa_kit.cli.options import JsonOption
 from ofa_kit.cli.pareto import pareto
 from ofa_kit.cli.profile import profile
 from ofa_kit.cli.report import report
+from ofa_kit.cli.search import app as search
 from ofa_kit.cli.show import show
 from ofa_kit.cli.specialize import export_arch, specialize
 from ofa_kit.cli.table import app as table
 from ofa_kit.cli.train import measure_accuracy, train_supernet
+from ofa_kit.cli.train_arch import train_arch
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
@@ -124,6 +126,8 @@ app.command()(profile)
 app.command()(measure_accuracy)
 app.command()(specialize)
 app.command("export")(export_arch)
+app.add_typer(search, name="search")
+app.command()(train_arch)
 app.add_typer(table, name="table")
 app.command()(pareto)
 app.command()(report)

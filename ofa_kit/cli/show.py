@@ -22,30 +22,43 @@ def open_run(name: str | None) -> Any:
 
 def show_deployment(made: Any, budget: str, as_json: bool) -> None:
     """Print what was exported, predicted beside measured."""
-    measured, predicted = made.measured, made.predicted
-    values = {
+    show(deployment_values(made), deployment_lines(made, budget), as_json)
+
+
+def deployment_values(made: Any) -> dict[str, Any]:
+    """Return all that is known of an exported network."""
+    return {
         "model": str(made.model_path),
         "arch": str(made.arch),
         **made.facts,
-        "predicted": predicted,
-        "measured": measured,
+        "predicted": made.predicted,
+        "measured": made.measured,
     }
-    text = [
+
+
+def deployment_lines(made: Any, budget: str) -> list[str]:
+    """Return the same for a person to read."""
+    measured, predicted = made.measured, made.predicted
+    return [
         f"model    {made.model_path}   {made.facts['precision']}   arch {made.arch.key}   budget {budget}",
         f"arch     {made.arch}",
-        f"latency  {_latency(measured)}, {predicted['latency_ms']:.4f} ms predicted",
-        f"top-1    {measured['validation_top1']:.2f} % validation (measured), {predicted['top1']:.2f} % predicted",
+        f"latency  {_latency(measured)}{_beside(predicted, 'latency_ms', '.4f', ' ms')}",
+        f"top-1    {measured['validation_top1']:.2f} % validation (measured){_beside(predicted, 'top1', '.2f', ' %')}",
         f"test     {measured['test_correct_onnx']:.0f} of {measured['test_images']:.0f} right in ONNX Runtime "
         f"({measured['test_top1_onnx']:.2f} %), {measured['test_correct_pytorch']:.0f} in PyTorch "
         f"({measured['test_top1_pytorch']:.2f} %); logits in fp32 differ by {measured['max_relative_difference']:.1e}",
         *_extras(made.facts),
     ]
-    show(values, text, as_json)
 
 
 def show(values: Any, text: list[str], as_json: bool) -> None:
     """Print the same fields for a program or for a person."""
     typer.echo(json.dumps(values, indent=2, default=str) if as_json else "\n".join(text))
+
+
+def _beside(predicted: Mapping[str, float], name: str, form: str, unit: str) -> str:
+    """Return what follows a measured value where it was predicted too."""
+    return f", {predicted[name]:{form}}{unit} predicted" if name in predicted else ""
 
 
 def _latency(measured: Mapping[str, float]) -> str:

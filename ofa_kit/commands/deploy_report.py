@@ -70,14 +70,17 @@ def _predicted(made: "Deployment", known: Mapping[str, Any]) -> list[str]:
     predicted, measured = made.predicted, made.measured
     rows = []
     if "latency_ms" in measured:
-        off = 100 * (predicted["latency_ms"] / measured["latency_ms"] - 1)
         quantiles = " / ".join(f"{measured[f'latency_{name}_ms']:.4f}" for name in ("p50", "p90", "p99"))
-        rows.append(["latency, ms", f"{predicted['latency_ms']:.4f}", f"{measured['latency_ms']:.4f}", f"{off:+.1f} %"])
+        before, off = "", ""
+        if "latency_ms" in predicted:
+            before = f"{predicted['latency_ms']:.4f}"
+            off = f"{100 * (predicted['latency_ms'] / measured['latency_ms'] - 1):+.1f} %"
+        rows.append(["latency, ms", before, f"{measured['latency_ms']:.4f}", off])
         rows.append(["wall clock p50 / p90 / p99, ms", "", quantiles, ""])
-    gap = predicted["top1"] - measured["validation_top1"]
-    rows.append(
-        ["validation top-1, %", f"{predicted['top1']:.2f}", f"{measured['validation_top1']:.2f}", f"{gap:+.2f} points"]
-    )
+    before, off = "", ""
+    if "top1" in predicted:
+        before, off = f"{predicted['top1']:.2f}", f"{predicted['top1'] - measured['validation_top1']:+.2f} points"
+    rows.append(["validation top-1, %", before, f"{measured['validation_top1']:.2f}", off])
     rows.append(["test top-1, %", "", f"{measured['test_top1_onnx']:.2f}", ""])
     note = "Latency is that of the network alone, without preparing images."
     if known["precision"] != known["device"]["precision"]:

@@ -12,6 +12,7 @@ import numpy as np
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.genes import Genomes
 from ofa_kit.arch.space import SearchSpace
+from ofa_kit.errors import OfaKitError
 from ofa_kit.search.active import Measured
 from ofa_kit.search.budget import Objective
 
@@ -32,6 +33,21 @@ class SposSettings:
     crossovers: int = 25
     mutation_probability: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"population": 1, "generations": 1, "parents": 1, "mutations": 0, "crossovers": 0, "seed": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise OfaKitError(f"--{name} must be at least {number}, found {getattr(self, name)}")
+        if self.mutations + self.crossovers > self.population:
+            raise OfaKitError(
+                f"--mutations {self.mutations} and --crossovers {self.crossovers} are more than --population "
+                f"{self.population}; lower them, what they leave free is random"
+            )
+        if not 0 < self.mutation_probability <= 1:
+            raise OfaKitError(
+                f"--mutation-probability must be above 0 and at most 1, found {self.mutation_probability:g}"
+            )
 
 
 @dataclass(frozen=True)

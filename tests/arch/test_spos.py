@@ -16,6 +16,7 @@ from ofa_kit.arch.spos_format import from_spos_text, to_spos_text
 from ofa_kit.errors import InfeasibleBudgetError, OfaKitError
 from ofa_kit.search.budget import Budget, Objective
 from ofa_kit.search.feasible import require_feasible
+from ofa_kit.supernet.supernet import Supernet, fix_affine
 
 PUBLISHED = "[0, 0, 3, 1, 1, 1, 0, 0, 2, 0, 2, 1, 1, 0, 2, 0, 2, 1, 3, 2]"
 BEFORE = {
@@ -75,6 +76,12 @@ def test_macs_and_params_equal_the_published_code(text, expected_macs, expected_
     same = from_spos_text(preset("spos-shufflenet-channels"), text)
     assert same == arch
     assert macs(preset("spos-shufflenet-channels"), same) == expected_macs
+
+
+def test_the_supernet_has_as_many_parameters_as_the_published_code():
+    supernet = Supernet(preset("spos-shufflenet"))
+    fix_affine(supernet)
+    assert sum(tensor.numel() for tensor in supernet.parameters() if tensor.requires_grad) == 8_388_176
 
 
 def test_a_budget_below_the_smallest_subnet_is_refused_at_once_and_its_own_macs_are_not():

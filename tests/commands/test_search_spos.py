@@ -1,5 +1,6 @@
 """search spos: measured evolution within a budget, on real images with weights as they start."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from ofa_kit.arch.features import macs_of
 from ofa_kit.arch.layers import macs
 from ofa_kit.arch.presets import preset
 from ofa_kit.commands.measure_engine import Measuring
-from ofa_kit.commands.search_spos import LOG_COLUMNS, search_spos
+from ofa_kit.commands.search_spos import deploy_found, search_spos
 from ofa_kit.commands.spos_evolution import SposEvolution, SposSettings
+from ofa_kit.commands.spos_log import COLUMNS
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import InfeasibleBudgetError, OfaKitError
 from ofa_kit.latency.device import DeviceProfile
@@ -23,6 +25,8 @@ from ofa_kit.search.feasible import require_feasible
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
+from tests.commands.processes import kill_when, refused
+from tests.conftest import ofa_kit
 
 SPACE = preset("spos-small-images-channels")
 BLOCKS = preset("spos-small-images")
@@ -88,7 +92,7 @@ HOW = Measuring(images=20, processes=1)
 def test_a_killed_search_ends_like_one_that_was_not(run, tmp_path):
     budget = Budget(macs_m=9.5, params_m=0.27)
     found = search_spos(run, budget, settings=SMALL, how=HOW)
-    rows = storage.read_rows(found.log, LOG_COLUMNS)
+    rows = storage.read_rows(found.log, COLUMNS)
     assert found.measured == len(rows) == 18
     assert [row["generation"] for row in rows] == sorted(row["generation"] for row in rows)
     assert {row["origin"] for row in rows} == {"random", "mutation", "crossover"}
@@ -144,3 +148,82 @@ def test_a_latency_budget_is_met_by_measured_times(run, tmp_path):
     assert 0 < best.latency_ms <= 9.5
     with pytest.raises(InfeasibleBudgetError, match="the fastest takes"):
         search(1e-3)
+
+
+SEARCH = ("search", "spos", "--run", "spos", "--population", "6", "--generations", "3", "--parents", "2")
+SEARCH += ("--crossovers", "2", "--images", "20", "--processes", "1")
+
+
+def test_the_command_goes_on_after_a_kill_and_ends_like_a_search_that_was_not_killed(run, tmp_path):
+    folder = tmp_path / "runs" / "spos"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("*.csv"))
+    rows = folder / "accuracy.csv"
+    kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 6, *SEARCH, "--macs-m", "9.4", cwd=tmp_path)
+    assert 6 < rows.read_bytes().count(b"\n") < 19
+    again = ofa_kit(*SEARCH, "--macs-m", "9.4", "--resume", cwd=tmp_path)
+    assert again.code == 0, again.err
+    found = search_spos(run, Budget(macs_m=9.4), settings=SMALL, how=HOW)
+    best = f"best     {found.best.arch.key}   top-1 {found.best.top1:.2f} % (measured)   budget 9.4 M MACs"
+    assert again.out.splitlines()[0] == best
+    searched = [row for row in storage.read_rows(found.log, COLUMNS) if row["budget"].startswith("9.4 M MACs")]
+    assert storage.read_rows(folder / "spos.csv", COLUMNS) == searched
+
+
+def test_what_was_found_is_exported_and_computes_what_pytorch_computes(run, tmp_path):
+    best = search_spos(run, Budget(macs_m=9.5, params_m=0.27), settings=SMALL, how=HOW).best
+    made = deploy_found(run, best, tmp_path / "best.onnx", budget="9.5 M MACs")
+    assert (made.facts["arch_key"], made.predicted) == (best.arch.key, {})
+    assert made.measured["validation_top1"] == pytest.approx(best.top1, abs=1e-3)
+    assert made.measured["max_relative_difference"] < 1e-4
+    assert made.measured["test_correct_onnx"] == made.measured["test_correct_pytorch"]
+    assert made.measured["latency_ms"] > 0
+    assert made.model_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "no budget"),
+        (("--macs-m", "1"), r"no subnet of 'spos-small-images-1x10' meets 1 M MACs; the smallest has \d.*M MACs"),
+        (("--macs-m", "-1"), "--macs-m must be above 0"),
+        (("--latency-ms", "5"), "needs a device that was profiled"),
+        (("--latency-ms", "5", "--device", "cpu-ort"), "no latency table for device 'cpu-ort'"),
+        (("--bit-ops-g", "1"), "--bit-ops-g counts quantised layers, and 'spos-small-images-1x10' has none"),
+        (("--macs-m", "9", "--population", "0"), "--population must be at least 1"),
+        (("--macs-m", "9", "--mutations", "5", "--crossovers", "5"), "are more than --population 6"),
+        (("--macs-m", "9", "--mutation-probability", "2"), "--mutation-probability must be above 0"),
+        (("--macs-m", "9", "--images", "0"), "--images must be at least 1"),
+        (("--macs-m", "9", "--export", "best.pth"), "NAME.onnx or a folder"),
+        (("--macs-m", "9", "--run", "nobody"), "no run 'runs/nobody'; found: spos"),
+        (("--macs-m", "9", "--resume"), "nothing to resume"),
+    ],
+)
+def test_misuse_ends_with_one_line_before_anything_is_measured(arguments, says, tmp_path, monkeypatch, capsys):
+    if not (tmp_path / "runs").exists():
+        new_run(tmp_path / "runs" / "spos")
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, monkeypatch, *SEARCH, *arguments, says=says)
+    assert sorted(path.name for path in (tmp_path / "runs" / "spos").iterdir()) == [
+        "config.yaml",
+        "supernet.safetensors",
+    ]
+
+
+def test_a_limit_below_the_smallest_imagenet_subnet_is_refused_before_weights_are_read(tmp_path, monkeypatch, capsys):
+    info = replace(open_dataset("digits", photo_size=32).info, in_channels=3, class_names=tuple(map(str, range(1000))))
+    Run.create(tmp_path / "runs" / "photos", Recipe.parse({"space": "spos-shufflenet"}, "test"), info)
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, monkeypatch, "search", "spos", "--run", "photos", "--macs-m", "270.359359", says="270.3594 M MACs")
+    refused(
+        capsys, monkeypatch, "search", "spos", "--run", "photos", "--macs-m", "270.35936", says="no trained weights"
+    )
+
+
+def test_searches_on_other_images_or_devices_are_others(run, tmp_path):
+    again = new_run(tmp_path / "run")
+    first = search_spos(again, Budget(macs_m=9.5), settings=replace(SMALL, generations=1), how=HOW)
+    more = Measuring(images=40, processes=1)
+    second = search_spos(again, Budget(macs_m=9.5), settings=replace(SMALL, generations=1), how=more)
+    rows = storage.read_rows(first.log, COLUMNS)
+    assert [row["images"] for row in rows] == ["20"] * 6 + ["40"] * 6
+    assert {one.arch.key for one in second.leaders} <= {row["key"] for row in rows[6:]}

@@ -1,6 +1,6 @@
 """Peak memory of training steps, each network in a process of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass
 from multiprocessing import get_context
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from ofa_peer import peer_networks
-from ofa_steps import SPACE, Case, OurTrainer, PeerTrainer, cases
+from ofa_steps import SPACE, Case, OurTrainer, PeerTrainer, Trainer, cases
 
 from ofa_kit.arch.presets import preset
 from ofa_kit.supernet.supernet import Supernet
@@ -61,13 +61,18 @@ def _train(who: str, order: Sequence[Case], threads: int) -> Peak:
     torch.set_num_threads(threads)
     if who == "peer":
         build = peer_networks()[SPACE]
-    else:
-        keep_freed_memory()
+        return peak_of(lambda: PeerTrainer(build()), order)
+    keep_freed_memory()
+    return peak_of(lambda: OurTrainer(Supernet(preset(SPACE))), order)
+
+
+def peak_of(build: Callable[[], Trainer], order: Sequence[Case]) -> Peak:
+    """Return the peak of this process while what `build` makes takes one step of each case."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # torch imports much for its first one
     optimizer.step()
     # Not getrusage: its maximum outlives exec, so a child begins with that of the process that started it.
     imports = _resident("VmRSS")
-    trainer = PeerTrainer(build()) if who == "peer" else OurTrainer(Supernet(preset(SPACE)))
+    trainer = build()
     network = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again with what is resident now
     trainer.start(order[0])
