@@ -1,6 +1,6 @@
 """Settings files: YAML into frozen dataclasses, with every unknown key named and a likely one proposed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -29,6 +29,13 @@ def parse(kind: type[T], values: Mapping[str, Any], source: str) -> T:
 def plain(value: Any) -> dict[str, object]:
     """Return a dataclass as the plain values that YAML and JSON hold: the other direction of `parse`."""
     return {key: _listed(item) for key, item in asdict(value).items()}
+
+
+def refuse_below(least: float, settings: object, keys: Iterable[str], source: str) -> None:
+    """Raise a RecipeError where one of these settings is smaller or not a number."""
+    for key in keys:
+        if not getattr(settings, key) >= least:
+            raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -51,18 +51,24 @@ class Cell:
                 if edge.operation not in self.operations:
                     raise UnknownNameError("operation", edge.operation, self.operations)
                 if not 0 <= edge.input < number:
-                    raise WeightsError(f"node {number} of a cell reads node {edge.input}; it can read 0 to {number - 1}")
+                    raise WeightsError(
+                        f"node {number} of a cell reads node {edge.input}; it can read 0 to {number - 1}"
+                    )
         last = INPUTS + len(self.nodes) - 1
         odd = [node for node in self.concat if not INPUTS <= node <= last]
         if odd or not self.concat or len(set(self.concat)) < len(self.concat):
-            raise WeightsError(f"a cell joins nodes {list(self.concat)}; give different inner ones of {INPUTS} to {last}")
+            raise WeightsError(
+                f"a cell joins nodes {list(self.concat)}; give different inner ones of {INPUTS} to {last}"
+            )
 
     @classmethod
     def of_pairs(cls, pairs: Iterable[tuple[str, int]], concat: Iterable[int], *, per_node: int = 2) -> "Cell":
         """Return the cell of a flat list of (operation, input), `per_node` of them for each node."""
         edges = [Edge(operation, source) for operation, source in pairs]
         if not edges or len(edges) % per_node:
-            raise WeightsError(f"a cell has {per_node} (operation, input) pairs for each node, found {len(edges)} pairs")
+            raise WeightsError(
+                f"a cell has {per_node} (operation, input) pairs for each node, found {len(edges)} pairs"
+            )
         starts = range(0, len(edges), per_node)
         return cls(tuple(tuple(edges[start : start + per_node]) for start in starts), tuple(concat))
 

@@ -40,7 +40,9 @@ class CellPlace:
 def places(*, cells: int, channels: int, image_size: int, stem: Stem = "small-images") -> list[CellPlace]:
     """Return the cells in order; those at a third and two thirds halve the size and double the channels."""
     if min(cells, channels) < 1:
-        raise RecipeError(f"a network needs at least one cell and one channel, found {cells} cells, {channels} channels")
+        raise RecipeError(
+            f"a network needs at least one cell and one channel, found {cells} cells, {channels} channels"
+        )
     size = image_size
     for _ in range(0 if stem == "small-images" else 3):
         size = halved(size)

@@ -70,7 +70,7 @@ def first_order(validation_loss: Loss, weights: Weights, alphas: Alphas) -> Alph
 def second_order(
     train_loss: Loss, validation_loss: Loss, weights: Weights, alphas: Alphas, *, buffers: Weights, unrolled: Unrolled
 ) -> AlphaGradient:
-    """Return the gradient through the unrolled step, by finite difference: four passes, two of them without weights'."""
+    """Return the gradient through the unrolled step, by finite difference: four passes, two without weights."""
     leaves = _leaves(weights)
     gradients = torch.autograd.grad(train_loss(leaves, detached_alphas(alphas)), list(leaves.values()))
     partial, direction, loss = _after_the_step(validation_loss, weights, gradients, alphas, buffers, unrolled)

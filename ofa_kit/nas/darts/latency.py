@@ -67,6 +67,10 @@ class CellLatency:
                         tables[place.reduction][row, index] += time_ms(operation_place(operation, place, source))
         return cls(tuple(operations), tables[False], tables[True], fixed_ms)
 
+    def scaled(self, scale: float, fixed_ms: float) -> "CellLatency":
+        """Return the times of operations multiplied by `scale`, and another fixed time."""
+        return CellLatency(self.operations, scale * self.normal_ms, scale * self.reduce_ms, fixed_ms)
+
     def expected_ms(self, alphas: Alphas) -> Tensor:
         """Return the expected latency in ms, a scalar with a gradient."""
         mixture = alphas.mixture()

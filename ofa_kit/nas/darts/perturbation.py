@@ -8,7 +8,6 @@ edges. Then each node keeps the two edges without which the loss is largest.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype, all_edges, edges_of_node
 from ofa_kit.nas.darts.alphas import Mixture, nodes_of_rows
