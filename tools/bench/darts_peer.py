@@ -19,6 +19,8 @@ CLIP = 5.0
 
 
 class Zero(nn.Module):
+    """The operation none, computed."""
+
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
@@ -28,6 +30,8 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
+    """A skip-connection of stride 2."""
+
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
         self.conv_1 = nn.Conv2d(inside, outside // 2, 1, stride=2, bias=False)
@@ -40,10 +44,12 @@ class FactorizedReduce(nn.Module):
 
 
 def relu_conv_bn(inside: int, outside: int) -> nn.Module:
+    """Return what brings an input of a cell to its channels."""
     return nn.Sequential(nn.ReLU(), nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside, affine=False))
 
 
 def separable(channels: int, kernel: int, stride: int, dilation: int = 1) -> list[nn.Module]:
+    """Return the parts of a separable convolution."""
     padding = dilation * (kernel // 2)
     depthwise = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
     pointwise = nn.Conv2d(channels, channels, 1, bias=False)
@@ -51,6 +57,7 @@ def separable(channels: int, kernel: int, stride: int, dilation: int = 1) -> lis
 
 
 def operation(name: str, channels: int, stride: int) -> nn.Module:
+    """Return an operation by name."""
     if name == "none":
         return Zero(stride)
     if name == "skip_connect":
@@ -69,6 +76,8 @@ def operation(name: str, channels: int, stride: int) -> nn.Module:
 
 
 class MixedOp(nn.Module):
+    """All operations of an edge."""
+
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
         self._ops = nn.ModuleList(operation(name, channels, stride) for name in PRIMITIVES)
@@ -78,6 +87,8 @@ class MixedOp(nn.Module):
 
 
 class Cell(nn.Module):
+    """A cell with all its edges."""
+
     def __init__(self, before2: int, before: int, channels: int, reduction: bool, after_reduction: bool) -> None:
         super().__init__()
         self.reduction = reduction
@@ -98,6 +109,8 @@ class Cell(nn.Module):
 
 
 class Network(nn.Module):
+    """The search network with its alphas."""
+
     def __init__(self, channels: int, classes: int, layers: int) -> None:
         super().__init__()
         self.arguments = (channels, classes, layers)
@@ -134,6 +147,7 @@ class Network(nn.Module):
 
 
 def concat(tensors: "list[Tensor] | tuple[Tensor, ...]") -> Tensor:
+    """Return all values in one row."""
     return torch.cat([x.view(-1) for x in tensors])
 
 

@@ -55,7 +55,8 @@ def main() -> int:
     print(f"{given.cells} cells, {given.channels} channels, batch {given.batch}, 32x32; {machine(given.repetitions)}")
     print("one step = alphas and weights; allocator settings of our training hold for both in the timing")
     print(f"{'order':7} {'':5} {'min s':>8} {'median s':>9} {'peak MiB':>9}   first gradient of the alphas differs by")
-    return 0 if all([compared(order, shape, given.repetitions, given.threads) for order in ORDERS]) else 1
+    held = [compared(order, shape, given.repetitions, given.threads) for order in ORDERS]
+    return 0 if all(held) else 1
 
 
 def compared(order: str, shape: tuple[int, int, int], repetitions: int, threads: int) -> bool:
