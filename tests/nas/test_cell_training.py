@@ -24,8 +24,8 @@ from ofa_kit.nas.cells.presets import PRESETS
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.cells.training import CellTraining
 
-TINY = {"genotype": "darts-v2", "data": "digits", "images": 300, "cells": 3, "channels": 4, "epochs": 2}
-TINY |= {"batch_size": 50, "auxiliary_weight": 0.0, "cutout": 2, "drop_path": 0.3, "lr": 0.1}
+TINY = {"genotype": "darts-v2", "data": "digits", "images": 120, "cells": 2, "channels": 4, "epochs": 2}
+TINY |= {"batch_size": 20, "auxiliary_weight": 0.0, "cutout": 2, "drop_path": 0.3, "lr": 0.1}
 QUICK = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, rounds_per_block: 3, pause_s: 0.0, warmup_s: 0.0}\n"
 
 
@@ -35,7 +35,8 @@ class KilledError(Exception):
 
 def test_a_trained_network_is_exported_proven_and_timed(tmp_path):
     (tmp_path / "quick.yaml").write_text(QUICK)
-    found = train_cells({**TINY, "device": str(tmp_path / "quick.yaml"), "epochs": 3}, tmp_path / "run")
+    values = {**TINY, "device": str(tmp_path / "quick.yaml"), "images": 1000, "drop_path": 0.0, "cutout": 0}
+    found = train_cells(values, tmp_path / "run")
     dataset = open_dataset("digits", photo_size=8)
     session = onnxruntime.InferenceSession(str(found.model), providers=["CPUExecutionProvider"])
     correct = total = 0
@@ -45,7 +46,7 @@ def test_a_trained_network_is_exported_proven_and_timed(tmp_path):
     assert found.test_images == total
     assert found.test_top1_onnx == pytest.approx(100 * correct / total)
     assert found.test_top1 == pytest.approx(found.test_top1_onnx, abs=0.5)
-    assert found.test_top1 > 15, "it learned more than to guess"
+    assert found.test_top1 > 30, "it learned more than to guess"
     assert found.max_relative_difference <= 1e-4
     assert found.latency.latency_ms > 0
     facts = {entry.key: entry.value for entry in _metadata(found.model)}
@@ -75,20 +76,17 @@ def _predicts(folder, dataset):
 def test_killed_in_an_epoch_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
     values = {**TINY, "checkpoint_s": 0.0}
     whole = train_cells(values, tmp_path / "whole")
-    steps = []
-    step = CellTraining.step
+    move = CellTraining.step
 
-    def killed_at_the_ninth(self, *arguments):
-        steps.append(arguments[1:])
-        if len(steps) == 9:
+    def killed_in_the_second_epoch(self, batch, epoch, step):
+        if (epoch, step) == (1, 2):
             raise KilledError
-        return step(self, *arguments)
+        return move(self, batch, epoch, step)
 
-    monkeypatch.setattr(CellTraining, "step", killed_at_the_ninth)
+    monkeypatch.setattr(CellTraining, "step", killed_in_the_second_epoch)
     with pytest.raises(KilledError):
         train_cells(values, tmp_path / "cut")
-    assert steps[-1][0] == 1
-    assert steps[-1][1] > 0
+    monkeypatch.setattr(CellTraining, "step", move)
     resumed = train_cells({"genotype": "darts-v2"}, tmp_path / "cut", resume=True)
     assert dataclasses.replace(resumed, folder=whole.folder) == whole
     ends = [load_file(tmp_path / name / "network.safetensors") for name in ("whole", "cut")]

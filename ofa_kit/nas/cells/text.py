@@ -42,7 +42,7 @@ def call_arguments(text: str, fields: Sequence[str]) -> dict[str, Any]:
         raise _refused(text, f"{len(found.args)} arguments where {len(fields)} are known")
     named = dict(zip(fields, found.args, strict=False))
     for keyword in found.keywords:
-        if keyword.arg not in fields or keyword.arg in named:
+        if keyword.arg is None or keyword.arg not in fields or keyword.arg in named:
             raise _refused(text, f"the argument '{keyword.arg}' is unknown or given twice")
         named[keyword.arg] = keyword.value
     missing = [name for name in fields if name not in named]
