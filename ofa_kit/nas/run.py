@@ -18,7 +18,8 @@ CONFIG = "config.yaml"
 class AnyRecipe(Protocol):
     """A frozen dataclass of settings that names its data."""
 
-    data: str
+    @property
+    def data(self) -> str: ...
 
 
 R = TypeVar("R", bound=AnyRecipe)

@@ -35,7 +35,7 @@ class KilledError(Exception):
 
 def test_a_trained_network_is_exported_proven_and_timed(tmp_path):
     (tmp_path / "quick.yaml").write_text(QUICK)
-    values = {**TINY, "device": str(tmp_path / "quick.yaml"), "images": 1000, "drop_path": 0.0, "cutout": 0}
+    values = {**TINY, "device": str(tmp_path / "quick.yaml"), "images": 700, "drop_path": 0.0, "cutout": 0}
     found = train_cells(values, tmp_path / "run")
     dataset = open_dataset("digits", photo_size=8)
     session = onnxruntime.InferenceSession(str(found.model), providers=["CPUExecutionProvider"])

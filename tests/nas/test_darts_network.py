@@ -76,7 +76,7 @@ def test_partial_channels_mix_a_quarter_and_pass_the_others_by():
     network = SearchNetwork(TINY, nodes=2, parts=4)
     edge = network.cells[0].edges[0]
     x, rest = torch.randn(2, 1, 8, 8), torch.randn(2, 3, 8, 8)
-    out = edge(Source(x), rest, torch.full((8,), 1 / 8))
+    out = edge(Source(x, rest), torch.full((8,), 1 / 8))
     passed = [channel for channel in range(4) if any(torch.equal(out[:, channel], rest[:, c]) for c in range(3))]
     assert len(passed) == 3
     with pytest.raises(RecipeError, match="cannot be cut"):

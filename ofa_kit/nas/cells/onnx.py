@@ -1,6 +1,7 @@
 """Networks of cells, and single operations, as ONNX models with batch norm folded into the convolutions."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     graph, shape = _Graph(), network.shape
     tensor, stem = "images", []
     for number, part in enumerate(network.stem):
+        assert isinstance(part, nn.Sequential)
         tensor = graph.sequence(part, tensor, f"stem{number}")
         stem.append(tensor)
     before, last = stem[0], stem[-1]
@@ -193,6 +195,6 @@ def _folded(norm: nn.Module) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, object]:
+def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
     k, stride, padding = (int(value) for value in (pool.kernel_size, pool.stride, pool.padding))  # type: ignore[arg-type]
     return {"kernel_shape": [k, k], "strides": [stride, stride], "pads": [padding] * 4}

@@ -78,7 +78,7 @@ def network_bytes(shape: CellNetworkShape, genotype: Genotype, batch: int) -> Ca
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = CellNetwork(genotype, shape).eval()
-        return network_model(network, batch=batch).SerializeToString()
+        return bytes(network_model(network, batch=batch).SerializeToString())
 
     return make
 
@@ -88,7 +88,7 @@ def _operation(place: OperationPlace, batch: int) -> Callable[[], bytes]:
         model = operation_model(
             place.operation, channels=place.channels, size=place.size, stride=place.stride, batch=batch
         )
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
     return make
 

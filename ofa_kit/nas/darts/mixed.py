@@ -18,10 +18,13 @@ EPS = 1e-5
 
 
 class Source:
-    """What edges read of one node: (N, C, S, S) of the channels that are mixed, and what is derived of it."""
+    """What edges read of one node: (N, C, S, S) of the channels that are mixed, and what is derived of it.
 
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
+    `rest` are the other channels, where there are any.
+    """
+
+    def __init__(self, x: Tensor, rest: Tensor | None = None) -> None:
+        self.x, self.rest = x, rest
         self._activated: Tensor | None = None
         self._pools: dict[tuple[str, int], Tensor] = {}
 
@@ -76,9 +79,10 @@ class PartialMixedOperation(nn.Module):
         self.parts, self.stride = parts, stride
         self.mixed = MixedOperation(operations, channels // parts, stride)
 
-    def forward(self, source: Source, rest: Tensor, shares: Tensor) -> Tensor:
-        """Return (N, C, S', S') of the mixed channels in `source` and the others in `rest`."""
-        passed = F.max_pool2d(rest, 2, ceil_mode=True) if self.stride == 2 else rest
+    def forward(self, source: Source, shares: Tensor) -> Tensor:
+        """Return (N, C, S', S') of the mixed channels and the others."""
+        assert source.rest is not None
+        passed = F.max_pool2d(source.rest, 2, ceil_mode=True) if self.stride == 2 else source.rest
         joined = torch.cat([self.mixed(source, shares), passed], 1)
         return F.channel_shuffle(joined, self.parts)
 

@@ -9,7 +9,7 @@ from ofa_kit.errors import RecipeError
 from ofa_kit.nas.cells.ends import make_stem, pooled, stem_channels, through_stem
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, all_edges
 from ofa_kit.nas.cells.network import CellNetworkShape, make_inputs
-from ofa_kit.nas.cells.operations import batch_statistics
+from ofa_kit.nas.cells.operations import Learned, batch_statistics
 from ofa_kit.nas.cells.plan import CellPlace
 from ofa_kit.nas.darts.alphas import Mixture
 from ofa_kit.nas.darts.mixed import MixedOperation, PartialMixedOperation, Source
@@ -34,23 +34,28 @@ class SearchCell(nn.Module):
 
     def forward(self, before: Tensor, last: Tensor, shares: Tensor, edge_shares: Tensor | None) -> Tensor:
         """Map the outputs of the two cells before, after ReLU, to this cell's (N, nodes * C, S', S')."""
-        states = [module.norm(module.before_norm(x)) for module, x in zip(self.inputs, (before, last), strict=True)]
-        mixed = self.place.channels // self.parts
-        sources = [Source(state[:, :mixed]) for state in states]
+        sources = []
+        for module, x in zip(self.inputs, (before, last), strict=True):
+            assert isinstance(module, Learned)
+            sources.append(self._source(module.norm(module.before_norm(x))))
+        nodes: list[Tensor] = []
         rows = iter(range(len(self.edges)))
         for _ in range(self.nodes):
             total: Tensor | None = None
-            for state, source in zip(states, sources, strict=True):
+            for source in sources:
                 row = next(rows)
-                rest = (state[:, mixed:],) if self.parts > 1 else ()
-                term = self.edges[row](source, *rest, shares[row])
+                term: Tensor = self.edges[row](source, shares[row])
                 if edge_shares is not None:
                     term = term * edge_shares[row]
                 total = term if total is None else total.add_(term)
             assert total is not None
-            states.append(total)
-            sources.append(Source(total[:, :mixed]))
-        return torch.cat(states[2:], 1)
+            nodes.append(total)
+            sources.append(self._source(total))
+        return torch.cat(nodes, 1)
+
+    def _source(self, x: Tensor) -> Source:
+        """Cut what is mixed from what passes by."""
+        return Source(x) if self.parts == 1 else Source(*x.tensor_split([x.shape[1] // self.parts], 1))
 
 
 class SearchNetwork(nn.Module):
@@ -85,6 +90,7 @@ class SearchNetwork(nn.Module):
         before, last = through_stem(self.stem, images)
         activated = torch.relu(before)
         for cell in self.cells:
+            assert isinstance(cell, SearchCell)
             reduction = cell.place.reduction
             shares, edge_shares = mixture.shares(reduction=reduction), mixture.edge_shares(reduction=reduction)
             before, activated = activated, torch.relu(last)
