@@ -1,7 +1,7 @@
 """Settings files: YAML into frozen dataclasses, with every unknown key named and a likely one proposed."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -24,6 +24,18 @@ def parse(kind: type[T], values: Mapping[str, Any], source: str) -> T:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "content"
         raise RecipeError(f"{source}: {place}: {first['msg']}, found {first.get('input')!r}") from error
+
+
+def plain(value: Any) -> dict[str, object]:
+    """Return a dataclass as the plain values that YAML and JSON hold: the other direction of `parse`."""
+    return {key: _listed(item) for key, item in asdict(value).items()}
+
+
+def refuse_below(least: float, settings: object, keys: Iterable[str], source: str) -> None:
+    """Raise a RecipeError where one of these settings is smaller or not a number."""
+    for key in keys:
+        if not getattr(settings, key) >= least:
+            raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -65,6 +77,10 @@ def shipped_profiles() -> Path:
     """Return the profiles that came with the package: inside a wheel, else beside a checkout's package."""
     packaged = Path(__file__).parent / "shipped_profiles"
     return packaged if packaged.exists() else Path(__file__).parents[1] / "profiles"
+
+
+def _listed(item: object) -> object:
+    return [_listed(i) for i in item] if isinstance(item, tuple | list) else item
 
 
 def _refuse_unknown_keys(kind: Any, values: Mapping[str, Any], source: str, place: str = "") -> None:

@@ -1,7 +1,7 @@
 """The commands that train a supernet and measure its subnets; main.py registers them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,20 +27,13 @@ def train_supernet(
 
     Several processes: torchrun --nproc-per-node N -m ofa_kit train-supernet ... --name RUN (torchrun has a --run).
     """
+    from ofa_kit.cli.values import read_values
     from ofa_kit.commands.train_supernet import train_supernet as command
-    from ofa_kit.config import find_profile, read_yaml
     from ofa_kit.progress import Terminal
     from ofa_kit.training.distributed import launched_rank
-    from ofa_kit.training.recipe import with_settings
 
-    values: dict[str, Any] = {}
-    source = "command line"
-    if recipe:
-        path = find_profile("recipes", "recipe", recipe)
-        values, source = read_yaml(path), str(path)
     given = {"space": space, "data": data, "method": method, "epochs": epochs, "init_from": _weights_of(init_from)}
-    values |= {key: value for key, value in given.items() if value is not None}
-    values = with_settings(values, settings or [])
+    values, source = read_values(recipe, given, settings)
     if not values and not resume:
         raise OfaKitError("nothing to train: give --recipe NAME or --space NAME (see `ofa-kit spaces`)")
     name = run or (Path(recipe).stem if recipe else Path(str(values.get("space", ""))).name.removesuffix(".yaml"))

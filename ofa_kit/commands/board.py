@@ -8,7 +8,6 @@ from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.profile import (
     BLOCK_RUNS,
     CHUNK,
-    REFERENCE_TOLERANCE,
     TABLES,
     at_resolutions,
 )
@@ -16,6 +15,7 @@ from ofa_kit.latency.board.bundle import Bundle, Plan, write_bundle
 from ofa_kit.latency.board.import_results import import_results
 from ofa_kit.latency.board.ssh import profile_over_ssh
 from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.side_by_side import REFERENCE_TOLERANCE
 from ofa_kit.latency.table import LatencyTable
 from ofa_kit.predictors.latency import MINIMUM
 from ofa_kit.progress import Reporter

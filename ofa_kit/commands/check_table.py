@@ -8,10 +8,11 @@ import numpy as np
 
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.space import SearchSpace
-from ofa_kit.commands.profile import REFERENCE_TOLERANCE, TABLES, measure_in_sessions
+from ofa_kit.commands.profile import TABLES, measure_in_sessions
 from ofa_kit.errors import StaleTableError, TableError
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile
+from ofa_kit.latency.side_by_side import REFERENCE_TOLERANCE
 from ofa_kit.latency.table import LatencyTable
 from ofa_kit.progress import Reporter, Silent
 

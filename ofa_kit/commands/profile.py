@@ -11,12 +11,12 @@ from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.features import distinct_layers
 from ofa_kit.arch.layer import Layer
 from ofa_kit.arch.layers import layers
-from ofa_kit.arch.presets import preset
 from ofa_kit.arch.selection import spread_subnets
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.commands.measure_accuracy import now
-from ofa_kit.errors import BackendError, OfaKitError
+from ofa_kit.errors import OfaKitError
 from ofa_kit.graphs.build import merged_model, network_model, random_weights
+from ofa_kit.graphs.reference import reference_model
 from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.backends.backend import Backend, ProfilingBackend
 from ofa_kit.latency.board.runner.machine import fingerprint
@@ -25,15 +25,14 @@ from ofa_kit.latency.costs import costs_of
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import (
     EXTRA_SESSIONS,
-    REFERENCE,
     Measurement,
     TimingProtocol,
     blocks_settled,
     load_average,
-    measure,
     of_sessions,
     steady,
 )
+from ofa_kit.latency.side_by_side import REFERENCE_TOLERANCE, time_side_by_side
 from ofa_kit.latency.table import LatencyTable
 from ofa_kit.predictors.latency import LatencyPredictor
 from ofa_kit.progress import Reporter, Silent
@@ -43,8 +42,6 @@ CHUNK = 8
 """Subnets timed interleaved in one session; a kill loses at most one unfinished chunk."""
 BLOCK_RUNS = 30
 """Runs of a merged graph in a session."""
-REFERENCE_TOLERANCE = 0.05
-"""Sessions whose reference kernel is further off than this do not count as converged."""
 
 
 @dataclass(frozen=True)
@@ -164,17 +161,9 @@ def measure_models(
     backend: Backend, models: Mapping[ArchConfig, bytes], *, seed: int
 ) -> tuple[dict[ArchConfig, Measurement], dict[str, str], float]:
     """Return measurements, the errors of models that the backend refused by key, and the reference's time in ms."""
-    reference, loaded, failed = preset("mbv3-tiny"), {}, {}
-    for arch, model in models.items():
-        try:
-            loaded[arch.key] = backend.load(model)
-        except BackendError as error:
-            failed[arch.key] = str(error)
-    net = network_model(layers(reference, reference.largest()), random_weights, batch=backend.profile.batch)
-    loaded[REFERENCE] = backend.load(net.SerializeToString())
-    found = measure(loaded, np.random.default_rng(seed), backend.profile.protocol, timed=backend.timer)
-    measured = {arch: found[arch.key] for arch in models if arch.key in found}
-    return measured, failed, found[REFERENCE].latency_ms
+    by_key = {arch.key: model for arch, model in models.items()}
+    found, failed, reference_ms = time_side_by_side(backend, by_key, reference_model(backend.profile.batch), seed=seed)
+    return {arch: found[arch.key] for arch in models if arch.key in found}, failed, reference_ms
 
 
 def _measure_blocks(

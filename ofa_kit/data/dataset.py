@@ -125,6 +125,14 @@ def hold_out(source: ImageSource, share: float, seed: int) -> tuple[Part, Part]:
     return Part(source, np.flatnonzero(~mask)), Part(source, np.flatnonzero(mask))
 
 
+def part_of(dataset: Dataset, images: int, seed: int) -> ImageSource:
+    """Return about so many training images (0 = all), with the same share of each class."""
+    total = len(dataset.train.labels)
+    if images > total:
+        raise DataError(f"images: {images} asked for, '{dataset.info.data}' has {total} for training; ask for fewer")
+    return hold_out(dataset.train, images / total, seed)[1] if 0 < images < total else dataset.train
+
+
 def content_hash(*sources: ImageSource) -> str:
     """Return 12 hex digits of the labels of the sources, in order."""
     digest = hashlib.sha256()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa_kit.data.batches import evaluation_batches
 from ofa_kit.data.dataset import DatasetInfo, ImageSource
@@ -72,18 +72,24 @@ class Prepared:
     same_class: int
 
 
-@torch.no_grad()
 def compare(subnet: Subnet, run: Run, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
     """Run both on labelled images; an ExportError when logits differ by more than TOLERANCE."""
+    resolution = subnet.arch.resolution
+    return compare_at_size(subnet, run, ((resize(images, resolution), labels) for images, labels in batches))
+
+
+@torch.no_grad()
+def compare_at_size(network: nn.Module, run: Run, batches: Iterable[tuple[Tensor, Tensor]]) -> Comparison:
+    """Do the same for any network in evaluation mode on the CPU, on images of its size."""
     correct_pytorch = correct_onnx = 0
     classes: list[NDArray[np.int64]] = []
     difference = largest = 0.0
     for images, labels in batches:
-        inputs = resize(images, subnet.arch.resolution).contiguous()
-        expected = subnet(inputs).numpy()
+        inputs = images.contiguous()
+        expected = network(inputs).numpy()
         found = run(inputs.numpy())
         if not np.isfinite(expected).all():
-            raise ExportError("the subnet's logits are not finite: its training diverged; train again with a lower lr")
+            raise ExportError("the network's logits are not finite: its training diverged; train again with a lower lr")
         difference = float(np.maximum(difference, np.abs(found - expected).max()))  # keeps NaN, unlike max()
         largest = max(largest, float(np.abs(expected).max()))
         classes.append(found.argmax(1))

@@ -45,14 +45,20 @@ def recalibrate_together(subnets: Sequence[Subnet], batches: Iterable[Tensor]) -
     return subnets
 
 
-@torch.no_grad()
 def top1(subnet: Subnet, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of correctly classified images in percent."""
-    subnet.eval()
-    device = next(subnet.parameters()).device
+    device, size = next(subnet.parameters()).device, subnet.arch.resolution
+    return percent_correct(subnet, ((resize(images.to(device), size), labels) for images, labels in batches))
+
+
+@torch.no_grad()
+def percent_correct(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images that a network in evaluation mode classifies correctly, in percent."""
+    network.eval()
+    device = next(network.parameters()).device
     correct = total = 0
     for images, labels in batches:
-        logits = subnet(resize(images.to(device), subnet.arch.resolution))
+        logits = network(images.to(device))
         correct += int((logits.argmax(1).cpu() == labels).sum())
         total += len(labels)
     return 100.0 * correct / total

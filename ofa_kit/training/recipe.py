@@ -1,14 +1,14 @@
 """Recipe: everything that decides a training run, as read from profiles/recipes/*.yaml."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
 from ofa_kit.arch.space_file import find_space
-from ofa_kit.config import parse
+from ofa_kit.config import parse, refuse_below
 from ofa_kit.errors import RecipeError
 from ofa_kit.training.rules import Preference
 
@@ -134,14 +134,14 @@ class Recipe:
         recipe = parse(cls, values, source)
         find_space(recipe.space)
         counts = ("epochs", "batch_size", "eval_every", "calibration_images", "accumulate", "num_candidates")
-        _refuse_below(1, recipe, counts, source)
-        _refuse_below(0, recipe, ("seed", "num_random", "weight_decay", "momentum", "warmup_epochs"), source)
-        _refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers"), source)
-        _refuse_below(0, recipe, ("clip_grad_value", "clip_grad_norm"), source)
+        refuse_below(1, recipe, counts, source)
+        refuse_below(0, recipe, ("seed", "num_random", "weight_decay", "momentum", "warmup_epochs"), source)
+        refuse_below(0, recipe, ("validation_images", "checkpoint_s", "workers"), source)
+        refuse_below(0, recipe, ("clip_grad_value", "clip_grad_norm"), source)
         for phase in recipe.phases:
             least_one = ["epochs", "subnets", "kernel_sizes", "depths", "expand_ratios"]
             least_one += ["widths"] if phase.widths is not None else []
-            _refuse_below(1, phase, least_one, f"{source}, phase {phase.name}")
+            refuse_below(1, phase, least_one, f"{source}, phase {phase.name}")
         if len({phase.name for phase in recipe.phases}) < len(recipe.phases):
             raise RecipeError(f"{source}: phases must have different names")
         for lr in (recipe.lr, *(phase.lr for phase in recipe.phases)):
@@ -175,9 +175,3 @@ def with_settings(values: Mapping[str, Any], settings: list[str]) -> dict[str, A
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {key}: '{text}' is not a YAML value") from error
     return result
-
-
-def _refuse_below(least: int, settings: object, keys: Sequence[str], source: str) -> None:
-    for key in keys:
-        if not getattr(settings, key) >= least:
-            raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")

@@ -11,7 +11,7 @@ from ofa_kit import storage
 from ofa_kit.arch.presets import PRESETS
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.arch.space_file import SPACE_FILE, find_space, write_space
-from ofa_kit.config import parse, read_yaml
+from ofa_kit.config import parse, plain, read_yaml
 from ofa_kit.data.dataset import DatasetInfo
 from ofa_kit.errors import RunError
 from ofa_kit.supernet.supernet import Supernet
@@ -76,7 +76,7 @@ class Run:
 
     def save_config(self) -> None:
         """Write config.yaml."""
-        values = {"recipe": _plain(self.recipe), "dataset": _plain(self.info)}
+        values = {"recipe": plain(self.recipe), "dataset": plain(self.info)}
         storage.write_text(self.folder / "config.yaml", yaml.safe_dump(values, sort_keys=False))
 
     @classmethod
@@ -132,12 +132,3 @@ class Run:
             "weights_hash": checkpoint.weights_hash(state),
         }
         checkpoint.save(self.weights, state, facts)
-
-
-def _plain(value: Recipe | DatasetInfo) -> dict[str, object]:
-    """Return a dataclass as YAML's plain values."""
-    return {key: _listed(item) for key, item in dataclasses.asdict(value).items()}
-
-
-def _listed(item: object) -> object:
-    return [_listed(i) for i in item] if isinstance(item, tuple | list) else item

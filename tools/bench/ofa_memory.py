@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from ofa_peer import peer_networks
-from ofa_steps import SPACE, Case, OurTrainer, PeerTrainer, Trainer, cases
+from ofa_steps import SPACE, Case, OurTrainer, PeerTrainer, Trainer, cases, resident
 
 from ofa_kit.arch.presets import preset
 from ofa_kit.supernet.supernet import Supernet
@@ -71,19 +71,13 @@ def peak_of(build: Callable[[], Trainer], order: Sequence[Case]) -> Peak:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)  # torch imports much for its first one
     optimizer.step()
     # Not getrusage: its maximum outlives exec, so a child begins with that of the process that started it.
-    imports = _resident("VmRSS")
+    imports = resident("VmRSS")
     trainer = build()
-    network = _resident("VmRSS")
+    network = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again with what is resident now
     trainer.start(order[0])
     for case in order:
         trainer.take(case)
         trainer.step()
-    peak = _resident("VmHWM")
+    peak = resident("VmHWM")
     return Peak(peak - network, peak - imports, peak)
-
-
-def _resident(key: str) -> float:
-    """Return a size of this process in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))

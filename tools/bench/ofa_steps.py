@@ -217,6 +217,12 @@ def timed(action: Callable[[], Any]) -> float:
     return perf_counter() - start_s
 
 
+def resident(key: str) -> float:
+    """Return a size of this process in MiB: VmRSS, or VmHWM for the most it had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+
+
 def geometric_mean(values: Sequence[float]) -> float:
     """Return the geometric mean of positive values."""
     return float(np.exp(np.mean(np.log(values))))

@@ -65,7 +65,7 @@ class TorchGraph:
         arguments = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         constants = [weights.get(name) for name in node.input]
         call = OPERATORS[node.op_type](self._torch, node, arguments, constants)
-        used = node.input[: 1 if node.op_type == "Clip" else None]
+        used = node.input[: 1 if node.op_type in ("Clip", "Slice") else None]
         sources = [self._slot(name, weights) for name in used]
         target = self._slots[node.output[0]] = len(self._start)
         self._start.append(None)
@@ -118,6 +118,20 @@ def _clip(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants:
     return lambda x: torch.clamp(x, low, high)
 
 
+def _concat(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
+    axis = given["axis"]
+    return lambda *parts: torch.cat(parts, axis)
+
+
+def _slice(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
+    bounds = constants[1:4]
+    _require(node, len(constants) == 4 and all(bound is not None for bound in bounds), "steps, or bounds computed")
+    slices = {int(axis): slice(int(start), int(end)) for start, end, axis in zip(*bounds, strict=True)}
+    _require(node, min(slices) >= 0, "negative axes")
+    index = tuple(slices.get(axis, slice(None)) for axis in range(max(slices) + 1))
+    return lambda x: x[index]
+
+
 def _hard_sigmoid(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
     _require(node, np.allclose([given.get("alpha", 0.2), given.get("beta", 0.5)], [1 / 6, 0.5]), "alpha or beta")
     return _functional("hardsigmoid")(torch, node, given, constants)
@@ -155,16 +169,19 @@ OPERATORS: dict[str, Callable[..., Call]] = {
     "Add": _plain("add"),
     "AveragePool": _average_pool,
     "Clip": _clip,
+    "Concat": _concat,
     "Conv": _conv,
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _functional("adaptive_avg_pool2d", 1),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _functional("hardswish"),
+    "Identity": _plain("clone"),
     "MaxPool": _max_pool,
     "Mul": _plain("mul"),
     "Relu": _functional("relu"),
     "Sigmoid": _plain("sigmoid"),
+    "Slice": _slice,
 }
 """Makers of calls: (torch, node, its attributes, its inputs where they are constants) to a function of tensors."""
 

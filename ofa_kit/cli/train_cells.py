@@ -1,0 +1,55 @@
+"""`ofa-kit train-cells`; main.py registers it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_kit.cli.options import JsonOption
+from ofa_kit.cli.show import run_folder, show
+from ofa_kit.errors import OfaKitError
+
+
+def train_cells(
+    genotype: Annotated[
+        str | None,
+        typer.Option(help="darts-v1, darts-v2, nasnet, amoebanet, pc-darts-*, a file, or 'Genotype(...)'."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe: a name such as cells-small, or a YAML file.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Name of the run, or a folder; default: recipe.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device profile on which the trained network is timed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and batches.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: --set channels=16")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the network of a genotype from scratch; validate, export, prove and time it."""
+    from dataclasses import asdict
+
+    from ofa_kit.cli.values import read_values
+    from ofa_kit.commands.train_cells import train_cells as command
+    from ofa_kit.nas.cells.text import write_genotype
+    from ofa_kit.progress import Terminal
+
+    given = {"genotype": genotype, "data": data, "epochs": epochs, "device": device, "seed": seed}
+    values, source = read_values(recipe, given, settings)
+    name = run or (Path(recipe).stem if recipe else "")
+    if not name:
+        raise OfaKitError("no name for the run: give --recipe NAME (see profiles/recipes/cells-*.yaml), or --run NAME")
+    found = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
+    text = [
+        f"model     {found.model}   {found.params:,} parameters, {found.macs:,} MACs",
+        f"top-1     {found.validation_top1:.2f} % validation (measured)",
+        f"test      {found.test_top1_onnx:.2f} % of {found.test_images} images in ONNX Runtime, "
+        f"{found.test_top1:.2f} % in PyTorch (measured); logits differ by {found.max_relative_difference:.1e}",
+    ]
+    if found.latency is not None:
+        text.append(f"latency   {found.latency.latency_ms:.4f} ms (measured)")
+    facts = asdict(found) | {
+        "genotype": write_genotype(found.genotype),
+        "model": str(found.model),
+        "folder": str(found.folder),
+    }
+    show(facts, text, as_json)

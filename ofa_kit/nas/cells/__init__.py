@@ -1,0 +1,1 @@
+"""Cells: small graphs of operations, their text form, pictures, the networks made of them."""

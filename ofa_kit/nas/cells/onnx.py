@@ -1,0 +1,200 @@
+"""Networks of cells, and single operations, as ONNX models with batch norm folded into the convolutions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from ofa_kit.graphs.build import IR_VERSION, OPSET
+from ofa_kit.nas.cells.network import CellModule, CellNetwork
+from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
+
+
+def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
+    """Return images (N, C, S, S) to logits (N, classes); batch None leaves N open."""
+    graph, shape = _Graph(), network.shape
+    tensor, stem = "images", []
+    for number, part in enumerate(network.stem):
+        assert isinstance(part, nn.Sequential)
+        tensor = graph.sequence(part, tensor, f"stem{number}")
+        stem.append(tensor)
+    before, last = stem[0], stem[-1]
+    for number, cell in enumerate(network.cells):
+        assert isinstance(cell, CellModule)
+        before, last = last, graph.cell(cell, before, last, f"cell{number}")
+    tensor = graph.node("GlobalAveragePool", [last], "pool")
+    tensor = graph.node("Flatten", [tensor], "flatten", axis=1)
+    weights = [graph.weight(f"classifier/{n}", p) for n, p in network.classifier.named_parameters()]
+    graph.node("Gemm", [tensor, *weights], "classifier", output="logits", transB=1)
+    size = batch if batch is not None else "batch"
+    images = [size, shape.in_channels, shape.image_size, shape.image_size]
+    return graph.model(images, "images", [size, shape.num_classes], "logits")
+
+
+def operation_model(name: str, *, channels: int, size: int, stride: int, batch: int = 1) -> onnx.ModelProto:
+    """Return one operation with random weights on (N, C, size, size); its time does not depend on what they hold."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        operation = make_operation(name, channels, stride)
+    graph = _Graph()
+    made = graph.operation(operation, "x", name)
+    if made == "x":
+        graph.node("Identity", ["x"], name, output="y")
+    else:
+        graph.nodes[-1].output[0] = "y"
+    out = (size + stride - 1) // stride
+    return graph.model([batch, channels, size, size], "x", [batch, channels, out, out], "y")
+
+
+class _Graph:
+    """Nodes and weights under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.activated: dict[str, str] = {}
+
+    def cell(self, cell: CellModule, before: str, last: str, name: str) -> str:
+        """Append a cell and return its output tensor."""
+        states = [
+            self.operation(module, tensor, f"{name}/input{number}")
+            for number, (module, tensor) in enumerate(zip(cell.inputs, (before, last), strict=True))
+        ]
+        operations = iter(cell.operations)
+        for node, edges in enumerate(cell.cell.nodes, start=2):
+            terms = [
+                self.operation(next(operations), states[edge.input], f"{name}/node{node}.{number}")
+                for number, edge in enumerate(edges)
+            ]
+            total = terms[0]
+            for number, term in enumerate(terms[1:]):
+                total = self.node("Add", [total, term], f"{name}/node{node}/add{number}")
+            states.append(total)
+        return self.node("Concat", [states[node] for node in cell.cell.concat], f"{name}/concat", axis=1)
+
+    def operation(self, module: nn.Module, tensor: str, name: str) -> str:
+        """Append an operation and return its output tensor."""
+        if isinstance(module, nn.Identity):
+            return tensor
+        if isinstance(module, nn.MaxPool2d):
+            return self.node("MaxPool", [tensor], name, **_window(module))
+        if isinstance(module, nn.AvgPool2d):
+            return self.node("AveragePool", [tensor], name, count_include_pad=0, **_window(module))
+        assert isinstance(module, Learned)
+        return self.learned(module, self.relu(tensor), name)
+
+    def learned(self, module: Learned, activated: str, name: str) -> str:
+        """Append convolutions for an input that went through ReLU."""
+        if isinstance(module, Twice):
+            first = self.learned(module.first, activated, f"{name}/first")
+            return self.learned(module.second, self.relu(first), f"{name}/second")
+        if isinstance(module, FactorizedReduce):
+            scale, shift = _folded(module.norm)
+            half = module.even.out_channels
+            even = self.conv(module.even, activated, f"{name}/even", scale[:half], shift[:half])
+            odd = self.conv(module.odd, activated, f"{name}/odd", scale[half:], shift[half:], padding=1)
+            return self.node("Concat", [even, self.without_first(odd, name)], f"{name}/concat", axis=1)
+        assert isinstance(module, ReLUConvNorm)
+        return self.convs(list(module.convs), module.norm, activated, name)
+
+    def sequence(self, modules: nn.Sequential, tensor: str, name: str) -> str:
+        """Append ReLU and pairs of convolution and batch norm."""
+        waiting: nn.Module | None = None
+        for number, module in enumerate(modules):
+            if isinstance(module, nn.ReLU):
+                tensor = self.relu(tensor)
+            elif isinstance(module, nn.Conv2d):
+                waiting = module
+            else:
+                assert isinstance(waiting, nn.Conv2d)
+                tensor = self.convs([waiting], module, tensor, f"{name}/{number}")
+        return tensor
+
+    def convs(self, convs: Sequence[nn.Module], norm: nn.Module, tensor: str, name: str) -> str:
+        for number, conv in enumerate(convs):
+            assert isinstance(conv, nn.Conv2d)
+            fold = _folded(norm) if number == len(convs) - 1 else (None, None)
+            tensor = self.conv(conv, tensor, f"{name}/conv{number}", *fold)
+        return tensor
+
+    def conv(
+        self,
+        conv: nn.Conv2d,
+        tensor: str,
+        name: str,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        padding: int | None = None,
+    ) -> str:
+        weight = conv.weight.detach().double()
+        names = [self.weight(f"{name}.weight", weight if scale is None else weight * scale[:, None, None, None])]
+        names += [] if shift is None else [self.weight(f"{name}.bias", shift)]
+        rows, columns = (int(own) if padding is None else padding for own in conv.padding)
+        return self.node(
+            "Conv",
+            [tensor, *names],
+            name,
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            dilations=list(conv.dilation),
+            group=conv.groups,
+            pads=[rows, columns, rows, columns],
+        )
+
+    def relu(self, tensor: str) -> str:
+        """Append ReLU once for each tensor."""
+        if tensor not in self.activated:
+            self.activated[tensor] = self.node("Relu", [tensor], f"{tensor}/relu")
+        return self.activated[tensor]
+
+    def without_first(self, tensor: str, name: str) -> str:
+        """Leave out the first row and column.
+
+        Strides of 2 over an image with a border of zeros read that border first, then the odd pixels.
+        """
+        starts, axes = self.integers(f"{name}/starts", [1, 1]), self.integers(f"{name}/axes", [2, 3])
+        ends = self.integers(f"{name}/ends", [2**31 - 1] * 2)
+        return self.node("Slice", [tensor, starts, ends, axes], f"{name}/slice")
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
+    def weight(self, name: str, value: Tensor) -> str:
+        array = np.ascontiguousarray(value.detach().float().cpu().numpy())
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], name: str, *, output: str = "", **attributes: object) -> str:
+        output = output or f"{name}_out"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))  # type: ignore[arg-type]
+        return output
+
+    def model(
+        self, in_shape: Sequence[int | str], in_name: str, out_shape: Sequence[int | str], out_name: str
+    ) -> onnx.ModelProto:
+        ends = ((in_name, in_shape), (out_name, out_shape))
+        source, target = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
+        made = helper.make_graph(self.nodes, "ofa_kit", [source], [target], self.initializers)
+        opset = [helper.make_opsetid("", OPSET)]
+        found = helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="ofa-kit")
+        onnx.checker.check_model(found, full_check=True)
+        return found
+
+
+def _folded(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what batch norm multiplies by and adds."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+def _window(pool: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    k, stride, padding = (int(value) for value in (pool.kernel_size, pool.stride, pool.padding))  # type: ignore[arg-type]
+    return {"kernel_shape": [k, k], "strides": [stride, stride], "pads": [padding] * 4}

@@ -1,0 +1,29 @@
+"""Random cells: what a search has to beat."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype
+
+
+def random_genotype(nodes: int, operations: Sequence[str], generator: torch.Generator) -> Genotype:
+    """Return uniform cells as DARTS derives them: each node reads two different ones, all nodes are joined."""
+    return Genotype(*(_random_cell(nodes, operations, generator) for _ in range(2)))
+
+
+def uniform_genotype(nodes: int, operation: str) -> Genotype:
+    """Return cells that hold one operation alone, each node on the two inputs."""
+    edges = (Edge(operation, 0), Edge(operation, 1))
+    cell = Cell((edges,) * nodes, tuple(range(INPUTS, INPUTS + nodes)))
+    return Genotype(cell, cell)
+
+
+def _random_cell(nodes: int, operations: Sequence[str], generator: torch.Generator) -> Cell:
+    known = [name for name in operations if name != NONE]
+    found = []
+    for node in range(INPUTS, INPUTS + nodes):
+        sources = torch.randperm(node, generator=generator)[:2].tolist()
+        drawn = torch.randint(len(known), (2,), generator=generator).tolist()
+        found.append(tuple(Edge(known[index], source) for index, source in zip(drawn, sources, strict=True)))
+    return Cell(tuple(found), tuple(range(INPUTS, INPUTS + nodes)))

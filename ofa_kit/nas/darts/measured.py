@@ -1,0 +1,125 @@
+"""The latency of what a search may derive, measured: single operations on the device, set right by whole networks.
+
+An operation's time is that of its own session less an identity's on the same tensor. Whole networks take another time
+than their operations together, mostly in proportion: random genotypes and those of one operation alone are timed too,
+and `latency = fixed + scale * sum` is fitted to them. How far off it is for a network left out stands beside it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ofa_kit.errors import TableError
+from ofa_kit.nas.cells.genotype import NONE, SKIP, Genotype, all_edges
+from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape
+from ofa_kit.nas.cells.onnx import network_model, operation_model
+from ofa_kit.nas.cells.sampling import random_genotype, uniform_genotype
+from ofa_kit.nas.cells.text import write_genotype
+from ofa_kit.nas.darts.latency import CellLatency, OperationPlace, operation_place
+from ofa_kit.nas.times import Times
+from ofa_kit.progress import Reporter
+
+RANDOM_NETWORKS = 6
+
+
+@dataclass(frozen=True)
+class MeasuredLatency:
+    """The times of operations in a network of this shape, and how well they predict whole networks."""
+
+    latency: CellLatency
+    scale: float
+    """What operations take in a network for each ms that they take alone."""
+    mape: float
+    """Mean error in percent for networks left out of the fit."""
+    networks: int
+
+
+def measure_latency(
+    times: Times, shape: CellNetworkShape, nodes: int, operations: Sequence[str], reporter: Reporter | None = None
+) -> MeasuredLatency:
+    """Time operations and networks of `shape` as far as `times` lacks them, and fit."""
+    batch = times.backend.profile.batch
+    places = dict.fromkeys(_places(shape, nodes, operations))
+    genotypes = _genotypes(nodes, operations)
+    models: dict[str, Callable[[], bytes]] = {place.key: _operation(place, batch) for place in places}
+    models |= {network_name(shape, genotype): network_bytes(shape, genotype, batch) for genotype in genotypes}
+    times.measure(models, reporter)
+
+    def time_ms(place: OperationPlace) -> float:
+        if place.is_free:
+            return 0.0
+        identity = replace(place, operation=SKIP, stride=1)
+        return max(0.0, times.of(place.key).latency_ms - times.of(identity.key).latency_ms)
+
+    plain = CellLatency.of_places(shape.places, nodes, operations, time_ms)
+    sums_ms = np.array([plain.of_genotype(genotype) for genotype in genotypes])
+    whole_ms = np.array([times.of(network_name(shape, genotype)).latency_ms for genotype in genotypes])
+    scale, fixed_ms = _line(sums_ms, whole_ms)
+    if scale <= 0:
+        raise TableError(
+            f"'{times.path}': networks of slower operations took no longer, so the machine was disturbed; "
+            "move the file away and run the command again"
+        )
+    errors = list(_errors_left_out(sums_ms, whole_ms))
+    return MeasuredLatency(plain.scaled(scale, fixed_ms), scale, 100 * float(np.mean(errors)), len(genotypes))
+
+
+def network_name(shape: CellNetworkShape, genotype: Genotype) -> str:
+    """Return the name under which the time of a genotype's network is kept."""
+    return f"{shape.cells} cells, {shape.channels} channels, {shape.image_size} px, {write_genotype(genotype)}"
+
+
+def network_bytes(shape: CellNetworkShape, genotype: Genotype, batch: int) -> Callable[[], bytes]:
+    """Return a maker of the network's ONNX model with fresh weights."""
+
+    def make() -> bytes:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = CellNetwork(genotype, shape).eval()
+        return bytes(network_model(network, batch=batch).SerializeToString())
+
+    return make
+
+
+def _operation(place: OperationPlace, batch: int) -> Callable[[], bytes]:
+    def make() -> bytes:
+        model = operation_model(
+            place.operation, channels=place.channels, size=place.size, stride=place.stride, batch=batch
+        )
+        return bytes(model.SerializeToString())
+
+    return make
+
+
+def _places(shape: CellNetworkShape, nodes: int, operations: Sequence[str]) -> Iterator[OperationPlace]:
+    """Yield the places that cost time, and the identity of each tensor that they read."""
+    for place in shape.places:
+        for _, source in all_edges(nodes):
+            yield OperationPlace(SKIP, place.channels, place.size(source), 1)
+            for operation in operations:
+                found = operation_place(operation, place, source)
+                if operation != NONE and not found.is_free:
+                    yield found
+
+
+def _genotypes(nodes: int, operations: Sequence[str]) -> list[Genotype]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_genotype(nodes, operations, generator) for _ in range(RANDOM_NETWORKS)]
+    known = [name for name in operations if name != NONE]
+    return list(dict.fromkeys([*drawn, *(uniform_genotype(nodes, name) for name in known)]))
+
+
+def _line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset with the least relative squares."""
+    rows = np.stack([sums_ms, np.ones_like(sums_ms)], axis=1) / whole_ms[:, None]
+    (slope, offset), *_ = np.linalg.lstsq(rows, np.ones_like(sums_ms))
+    return float(slope), float(offset)
+
+
+def _errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
+    for left_out in range(len(sums_ms)):
+        others = np.arange(len(sums_ms)) != left_out
+        slope, offset = _line(sums_ms[others], whole_ms[others])
+        yield abs((slope * sums_ms[left_out] + offset) / whole_ms[left_out] - 1)

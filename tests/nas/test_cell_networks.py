@@ -1,0 +1,67 @@
+"""The networks of published genotypes have the parameters and multiply-adds of the authors' code."""
+
+import pytest
+import torch
+
+from ofa_kit.errors import RecipeError
+from ofa_kit.nas.cells.counts import macs_of, params_of
+from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape, DropPath
+from ofa_kit.nas.cells.presets import PRESETS
+
+CIFAR = CellNetworkShape(cells=20, channels=36)
+IMAGENET = CellNetworkShape(cells=14, channels=48, num_classes=1000, image_size=224, stem="photos")
+PUBLISHED = [
+    ("darts-v2", CIFAR, 3_349_342, 3_825_768, 528_359_040),
+    ("darts-v2", IMAGENET, 4_718_752, 5_979_528, 529_911_552),
+    ("darts-v1", CIFAR, 3_169_414, 3_645_840, 500_987_520),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "params", "with_auxiliary", "macs"), PUBLISHED)
+def test_published_networks_have_the_published_counts(name, shape, params, with_auxiliary, macs):
+    network = CellNetwork(PRESETS[name], shape, auxiliary=True)
+    assert params_of(network) == with_auxiliary
+    assert params_of(network) - params_of(network.auxiliary) == params
+    assert macs_of(network, (3, shape.image_size, shape.image_size)) == macs
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_published_genotype_makes_a_network_that_learns(name):
+    torch.manual_seed(0)
+    shape = CellNetworkShape(cells=3, channels=4, image_size=32)
+    network = CellNetwork(PRESETS[name], shape, auxiliary=True)
+    logits, extra = network.logits(torch.randn(2, 3, 32, 32), DropPath(0.3, torch.Generator().manual_seed(0)))
+    assert logits.shape == extra.shape == (2, 10)
+    (logits.sum() + extra.sum()).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    network.eval()
+    images = torch.randn(2, 3, 32, 32)
+    extra = network.logits(images)[1]
+    assert extra is None
+    assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-5)
+
+
+def test_drop_path_keeps_the_mean_and_follows_its_generator():
+    x = torch.ones(20_000, 1, 1, 1)
+    once, again = (DropPath(0.3, torch.Generator().manual_seed(7))(x) for _ in range(2))
+    assert torch.equal(once, again)
+    assert abs(float(once.mean()) - 1) < 0.03
+    assert sorted(set(once.flatten().tolist())) == pytest.approx([0.0, 1 / 0.7])
+
+
+def test_odd_sizes_shrink_to_the_upper_half():
+    shape = CellNetworkShape(cells=3, channels=4, image_size=7, in_channels=1)
+    network = CellNetwork(PRESETS["darts-v2"], shape)
+    assert network(torch.randn(2, 1, 7, 7)).shape == (2, 10)
+    assert [place.out_size for place in shape.places] == [7, 4, 2]
+
+
+def test_images_too_small_for_the_reductions_are_refused():
+    with pytest.raises(RecipeError, match="too small for 6 cells"):
+        CellNetwork(PRESETS["darts-v2"], CellNetworkShape(cells=6, channels=4, image_size=2))
+
+
+def test_an_auxiliary_head_on_images_too_small_for_it_is_refused():
+    shape = CellNetworkShape(cells=6, channels=4, image_size=8)
+    with pytest.raises(RecipeError, match="auxiliary_weight: 0"):
+        CellNetwork(PRESETS["darts-v2"], shape, auxiliary=True)

@@ -1,0 +1,83 @@
+"""Genotypes are values, their text form round-trips, and nothing in it is executed."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofa_kit.errors import OfaKitError, UnknownNameError, WeightsError
+from ofa_kit.nas.cells.genotype import OPERATIONS, Cell, Edge, Genotype, all_edges
+from ofa_kit.nas.cells.presets import PRESETS, find_genotype
+from ofa_kit.nas.cells.text import read_genotype, write_genotype
+
+
+@st.composite
+def cells(draw):
+    nodes = draw(st.integers(1, 6))
+    names = st.sampled_from(OPERATIONS)
+    edges = tuple(tuple(Edge(draw(names), draw(st.integers(0, node + 1))) for _ in range(2)) for node in range(nodes))
+    concat = draw(st.lists(st.integers(2, nodes + 1), min_size=1, unique=True))
+    return Cell(edges, tuple(concat))
+
+
+@given(st.builds(Genotype, cells(), cells()))
+def test_the_text_form_round_trips(genotype):
+    assert read_genotype(write_genotype(genotype)) == genotype
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_round_trip_and_are_found_by_name_text_and_file(name, tmp_path):
+    genotype = PRESETS[name]
+    text = write_genotype(genotype)
+    (tmp_path / "genotype.txt").write_text(f"genotype = {text}\n", encoding="utf-8")
+    assert find_genotype(name) == find_genotype(text) == find_genotype(str(tmp_path / "genotype.txt")) == genotype
+
+
+def test_ranges_and_lists_of_nodes_are_the_same():
+    text = write_genotype(PRESETS["darts-v2"])
+    assert "normal_concat=range(2, 6)" in text
+    assert read_genotype(text.replace("range(2, 6)", "[2, 3, 4, 5]")) == PRESETS["darts-v2"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Genotype(",
+        "Genotype()",
+        "[1, 2]",
+        "__import__('os').system('true')",
+        "Genotype(normal=__import__('os'), normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('skip_connect', 0)] * 2, normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('skip_connect', 0)], normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('skip_connect', 0), ('skip_connect', 2)], normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('skip_connect', 0, 1)], normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[('skip_connect', True)], normal_concat=[2], reduce=[], reduce_concat=[2])",
+        "Genotype(normal=1, normal_concat=range(999999999), reduce=[], reduce_concat=[2])",
+        "Genotype(normal=[], normal_concat=[2], reduce=[], reduce_concat=[2], recurrent=[])",
+        "Genotype([], [], [], [], [])",
+        "(" * 400,
+    ],
+)
+def test_other_texts_are_refused(text):
+    with pytest.raises(WeightsError):
+        read_genotype(text)
+
+
+def test_unknown_operations_and_presets_name_close_ones():
+    with pytest.raises(UnknownNameError, match="did you mean 'sep_conv_3x3'"):
+        Cell.of_pairs([("sep_conv_3x4", 0), ("skip_connect", 1)], [2])
+    with pytest.raises(OfaKitError, match="did you mean 'darts-v2'"):
+        find_genotype("darts-v3")
+
+
+def test_a_cell_knows_its_unused_nodes_and_skips():
+    cell = PRESETS["darts-v2"].normal
+    assert cell.unused == (3, 4, 5)
+    assert cell.skips == 2
+    assert len(all_edges(4)) == 14
+
+
+@pytest.mark.parametrize("concat", [[], [2, 2], [6], [1], [-1]])
+def test_impossible_concatenations_are_refused(concat):
+    with pytest.raises(WeightsError, match="joins nodes"):
+        Cell.of_pairs(PRESETS["darts-v2"].normal.pairs, concat)
