@@ -22,6 +22,7 @@ from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
+from ofa_kit.nas.recurrent.cell import GenotypeCell
 from ofa_kit.nas.recurrent.genotype import RecurrentGenotype, read_genotype, write_genotype
 from ofa_kit.nas.recurrent.picture import draw
 from ofa_kit.nas.recurrent.recipe import RecurrentRecipe
@@ -96,7 +97,10 @@ def search_recurrent(
     if lstm:
         trained["lstm"] = train_lstm(run, params_of(run, found), reporter)
     exported = {name: _export(run, each) for name, each in trained.items()}
-    latency = token_latencies({name: each.model for name, each in trained.items()}, device) if device else {}
+    latency = {}
+    if device:
+        models = {name: each.model for name, each in trained.items()}
+        latency = token_latencies(models, device, folder / f"latency-{device.name}.csv", reporter)
     result = RecurrentFound(run, found, trained, exported, latency)
     storage.write_text(folder / RESULT, json.dumps(result.values(), indent=2) + "\n")
     return result
@@ -136,10 +140,9 @@ def _draw(genotype: RecurrentGenotype, path: Path, reporter: Reporter) -> None:
 
 
 def _export(run: RecurrentRun, trained: TrainedModel) -> ExportedModel:
+    cell = trained.model.cell
     facts = {
-        "cell": write_genotype(run_genotype)
-        if (run_genotype := getattr(trained.model.cell, "genotype", None))
-        else "lstm",
+        "cell": write_genotype(cell.genotype) if isinstance(cell, GenotypeCell) else trained.name,
         "text": run.text.info.content,
         "level": run.text.info.level,
         "vocabulary": list(run.text.vocabulary.tokens),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from ofa_kit.errors import DataError, ExportError
 from ofa_kit.export.compare import TOLERANCE
 from ofa_kit.export.onnx_export import save, with_metadata
 from ofa_kit.latency.backends import backend_for
+from ofa_kit.latency.board.runner.sessions import open_session
 from ofa_kit.latency.device import DeviceProfile
-from ofa_kit.latency.protocol import Measurement, measure, of_sessions
+from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.recurrent.language_model import LanguageModel
 from ofa_kit.nas.recurrent.onnx import LOGITS, TOKENS, language_model, state_names
+from ofa_kit.nas.times import Times
+from ofa_kit.progress import Reporter
 
 JUDGE = DeviceProfile(name="judge", backend="onnxruntime")
 CHECKED_TOKENS = 2000
@@ -52,8 +56,6 @@ def compare_language_model(
     model: LanguageModel, made: onnx.ModelProto, tokens: Tensor, path: Path, *, length: int
 ) -> ExportedModel:
     """Run both over tokens (N,), each with its own state; an ExportError when logits differ by more than TOLERANCE."""
-    from ofa_kit.latency.board.runner.sessions import open_session
-
     count = (len(tokens) - 1) // length * length
     if not count:
         raise DataError(f"{len(tokens)} tokens are too few to compare a model of {length} tokens; give a longer text")
@@ -84,23 +86,20 @@ def compare_language_model(
     )
 
 
-def token_latencies(models: Mapping[str, LanguageModel], device: DeviceProfile) -> dict[str, Measurement]:
+def token_latencies(
+    models: Mapping[str, LanguageModel], device: DeviceProfile, path: Path, reporter: Reporter | None = None
+) -> dict[str, Measurement]:
     """Time one token of each model on a device, all in turn; the look-up of the embedding is left out.
 
-    A BackendError says what the device lacks.
+    Sessions are kept in the CSV file `path`. A BackendError says what the device lacks.
     """
-    backend = backend_for(device)
-    graphs = {
-        name: language_model(model, batch=device.batch, from_embedded=True).SerializeToString()
-        for name, model in models.items()
-    }
-    sessions: dict[str, list[Measurement]] = {name: [] for name in graphs}
-    for session in range(device.protocol.sessions):
-        loaded = {name: backend.load(graph) for name, graph in graphs.items()}
-        found = measure(loaded, np.random.default_rng(session), device.protocol, timed=backend.timer)
-        for name, measurement in found.items():
-            sessions[name].append(measurement)
-    return {name: of_sessions(each, device.protocol.tolerance) for name, each in sessions.items()}
+    times = Times.open(path, backend_for(device))
+
+    def serialized(model: LanguageModel) -> bytes:
+        return language_model(model, batch=device.batch, from_embedded=True).SerializeToString()
+
+    times.measure({name: partial(serialized, model) for name, model in models.items()}, reporter)
+    return {name: times.of(name) for name in models}
 
 
 def _perplexity(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float:

@@ -12,18 +12,19 @@ from ofa_kit.nas.recurrent.alphas import RecurrentAlphas
 from ofa_kit.nas.recurrent.cell import GenotypeCell
 from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
 from ofa_kit.nas.recurrent.language_model import LanguageModel, genotype_params, make_lstm, perplexity
-from ofa_kit.nas.recurrent.loop import Loop, Progress, Schedule, generator_of
-from ofa_kit.nas.recurrent.recipe import ReadingRecipe
 from ofa_kit.nas.recurrent.retrain import TrainWork
 from ofa_kit.nas.recurrent.run import RecurrentRun
 from ofa_kit.nas.recurrent.saved import load_language_model, save_language_model
 from ofa_kit.nas.recurrent.search import DartsWork
 from ofa_kit.nas.recurrent.search_cell import SearchCell
+from ofa_kit.nas.recurrent.work import generator_of
 from ofa_kit.progress import Reporter
+from ofa_kit.training.epochs import Seen, work_through
 
 SEARCH, TRAIN = 0, 1
-"""What else a seed depends on: the two phases draw different numbers."""
-MODEL = "model.safetensors"
+"""What else a seed depends on: the two draw different numbers."""
+MODEL, LOG, CHECKPOINT = "model.safetensors", "metrics.csv", "last.safetensors"
+CHECKPOINT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,14 @@ class TrainedModel:
 def search_genotype(run: RecurrentRun, reporter: Reporter) -> RecurrentGenotype:
     """Search a cell in RUN/search, from where an earlier call stood."""
     recipe, device = run.recipe.search, run.device
-    generator = generator_of(run.recipe.seed, SEARCH)
+    generator, seed = generator_of(run.recipe.seed, SEARCH), seed_of(run, SEARCH)
     cell = SearchCell(recipe.nodes, recipe.hidden, generator, init_range=recipe.init_range, normalize=recipe.normalize)
     model = LanguageModel(cell, run.text.info.words, generator, init_range=recipe.init_range).to(device)
     alphas = RecurrentAlphas.fresh(recipe.nodes, generator, device=device)
     train, validation = (columns(part, recipe.batch).to(device) for part in (run.text.train, run.text.validation))
-    work = DartsWork(model, alphas, train, validation, recipe)
+    work = DartsWork(model, alphas, train, validation, recipe, run.part("search") / LOG, seed)
     reporter.say(f"searching: {recipe.nodes} nodes, {model.params:,} weights, order {recipe.order}, {device.type}")
-    loop = _loop(run, work, recipe, train.rows, "search", SEARCH, reporter)
-    loop()
+    _work_through(work, "search", reporter)
     return work.genotype
 
 
@@ -100,9 +100,9 @@ def _train(
     validation, test = (
         columns(part, run.recipe.evaluation_batch).to(device) for part in (run.text.validation, run.text.test)
     )
-    work = TrainWork(model, train, validation, recipe)
+    work = TrainWork(model, train, validation, recipe, run.part(name) / LOG, seed_of(run, TRAIN))
     reporter.say(f"training {name}: {model.cell.hidden} features, {model.params:,} weights, {device.type}")
-    elapsed_s = _loop(run, work, recipe, train.rows, name, TRAIN, reporter)()
+    elapsed_s = _work_through(work, name, reporter)
     facts = {
         "validation_perplexity": min(work.history),
         "test_perplexity": perplexity(work.best, test),
@@ -118,44 +118,21 @@ def _trained(name: str, model: LanguageModel, path: Path, facts: Mapping[str, An
     return TrainedModel(name, model.requires_grad_(False), path, **found)
 
 
-def _loop(
-    run: RecurrentRun,
-    work: DartsWork | TrainWork,
-    recipe: ReadingRecipe,
-    rows: int,
-    name: str,
-    phase: int,
-    reporter: Reporter,
-) -> Callable[[], float]:
-    """Return what drives the work to its end and says how long it took."""
-    seed = int(generator_of(run.recipe.seed, phase, 1).initial_seed() % 2**31)
-    schedule = Schedule(
-        epochs=recipe.epochs,
-        rows=rows,
-        batch=recipe.batch,
-        bptt=recipe.bptt,
-        deviation=recipe.deviation,
-        seed=seed,
-    )
-
-    def drive() -> float:
-        with reporter.task(name, recipe.epochs * rows) as advance:
-
-            def watch(progress: Progress) -> None:
-                advance(progress.done_rows, f"loss {progress.loss:.3f}")
-                if progress.row:
-                    reporter.say(_line(name, progress.row))
-
-            loop = Loop(work, schedule, run.part(name), watch=watch)
-            loop.to_the_end()
-            return loop.position.elapsed_s
-
-    return drive
+def seed_of(run: RecurrentRun, phase: int) -> int:
+    """Return the seed of a phase's segments and masks."""
+    return 2 * run.recipe.seed + phase
 
 
-def _line(name: str, row: Mapping[str, str]) -> str:
-    extra = f", alphas' entropy {row['entropy']}" if "entropy" in row else ""
-    return (
-        f"{name} epoch {row['epoch']}: loss {row['loss']}, validation perplexity {row['validation_perplexity']} "
-        f"(measured){extra}"
-    )
+def _work_through(work: DartsWork | TrainWork, name: str, reporter: Reporter) -> float:
+    """Do what is left of the work and return how long all of it took."""
+    with reporter.task(name, work.epochs * work.steps_per_epoch) as advance:
+
+        def watch(seen: Seen) -> None:
+            advance(seen.done_steps, f"loss {seen.losses['loss']:.3f}")
+            for row in (seen.rows or {}).get(work.log, []):
+                reporter.say(
+                    f"{name} epoch {row['epoch']}: loss {row['loss']}, validation perplexity "
+                    f"{row['validation_perplexity']} (measured)"
+                )
+
+        return work_through(work, work.log.with_name(CHECKPOINT), checkpoint_s=CHECKPOINT_S, watch=watch).elapsed_s

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 Level = Literal["word", "whitespace", "character"]
-"""`word`: lower-case words, and punctuation apart; `whitespace`: what blanks divide, for files that are prepared already
-(Penn Treebank, WikiText); `character`: each character as it is."""
+"""`word`: lower-case words, and punctuation apart; `whitespace`: what blanks divide, for prepared files (Penn Treebank,
+WikiText); `character`: each character as it is."""
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 _WORDS = re.compile(r"<unk>|\w+(?:['’]\w+)*|[^\w\s]")  # noqa: RUF001
 

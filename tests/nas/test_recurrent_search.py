@@ -1,8 +1,8 @@
 """The recurrent search: exact gradients of the alphas, resumable work, and models that export as they are."""
 
-import contextlib
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from ofa_kit.nas.recurrent.cell import GenotypeCell, LstmCell
 from ofa_kit.nas.recurrent.dropout import DropoutRates
 from ofa_kit.nas.recurrent.genotype import FUNCTIONS, PRESETS, RecurrentGenotype, read_genotype
 from ofa_kit.nas.recurrent.language_model import LanguageModel, activation_penalty, cross_entropy, perplexity
-from ofa_kit.nas.recurrent.loop import METRICS, Loop, Progress, Schedule, Step, generator_of
 from ofa_kit.nas.recurrent.onnx import language_model
 from ofa_kit.nas.recurrent.picture import draw, node_places
 from ofa_kit.nas.recurrent.recipe import FOLDER, RecurrentRecipe, SearchRecipe, TrainRecipe, find_recipe, nested
@@ -30,7 +29,9 @@ from ofa_kit.nas.recurrent.retrain import TrainWork
 from ofa_kit.nas.recurrent.saved import load_language_model
 from ofa_kit.nas.recurrent.search import DartsWork
 from ofa_kit.nas.recurrent.search_cell import SearchCell
+from ofa_kit.nas.recurrent.work import generator_of
 from ofa_kit.storage import read_rows
+from ofa_kit.training.epochs import work_through
 
 SOME = DropoutRates(embedded=0.1, cell_input=0.2, cell_state=0.2, output=0.2)
 SMALL = {"hidden": 8, "batch": 6, "bptt": 8, "lr": 2.0, "init_range": 0.3, "dropout": SOME}
@@ -45,7 +46,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def search_work(order="first", dtype=torch.float32, clip=0.25, **changes):
+def search_work(order="first", dtype=torch.float32, clip=0.25, folder=Path("unused"), **changes):
     recipe = SearchRecipe(**SMALL | {"nodes": 3, "order": order, "clip": clip} | changes)
     text = open_text("sonnets", most_words=30)
     cell = SearchCell(recipe.nodes, recipe.hidden, seeded(1), init_range=recipe.init_range)
@@ -53,12 +54,15 @@ def search_work(order="first", dtype=torch.float32, clip=0.25, **changes):
     start = RecurrentAlphas.fresh(recipe.nodes, seeded(3))
     alphas = RecurrentAlphas((300 * start.scores.detach()).to(dtype).requires_grad_())
     train, validation = columns(text.train[:300], recipe.batch), columns(text.validation[:90], recipe.batch)
-    return DartsWork(model, alphas, train, validation, recipe)
+    return DartsWork(model, alphas, train, validation, recipe, folder / "metrics.csv", seed=5)
 
 
-def schedule(work, epochs=2, deviation=2.0):
-    rows, batch = work.train.inputs.shape
-    return Schedule(epochs=epochs, rows=rows, batch=batch, bptt=8, deviation=deviation, seed=5)
+def train_work(folder=Path("unused"), kind="cell", **changes):
+    text = open_text("sonnets", most_words=30)
+    cell = LstmCell(8, seeded(1)) if kind == "lstm" else GenotypeCell(PRESETS["darts-v1"], 8, seeded(1), init_range=0.3)
+    model = LanguageModel(cell, 30, seeded(2), init_range=0.3)
+    parts = columns(text.train[:300], 6), columns(text.validation[:90], 2)
+    return TrainWork(model, *parts, TrainRecipe(**SMALL | changes), folder / "metrics.csv", seed=5)
 
 
 @pytest.mark.parametrize("clip", [0.05, 1e6])
@@ -66,8 +70,8 @@ def schedule(work, epochs=2, deviation=2.0):
 def test_alphas_follow_the_gradient_through_the_step_of_the_weights(order, tolerance, clip):
     """Autograd unrolls the clipped step by itself, on the masks and states of the search."""
     work = search_work(order, torch.float64, clip, alpha_weight_decay=0.0, weight_decay=0.01, lr=0.5)
-    step = Step(0, Segment(0, 0, 7), 7 / 8, seeded(9))
-    train, validation = step.segment.of(work.train), step.segment.of(work.validation)
+    segment = Segment(0, 0, 7)
+    train, validation = segment.of(work.train), segment.of(work.validation)
     generator = seeded(9)
     train_masks, validation_masks = work.masks.draw(generator), work.masks.draw(generator)
     alphas = work.alphas.scores.detach().clone().requires_grad_()
@@ -85,23 +89,23 @@ def test_alphas_follow_the_gradient_through_the_step_of_the_weights(order, toler
     moved = {n: w - 0.5 * 7 / 8 * (scale * g + 0.01 * w) for (n, w), g in zip(leaves.items(), first, strict=True)}
     (expected,) = torch.autograd.grad(loss(moved, alphas, validation, validation_masks, 0.0), alphas)
 
-    work._alpha_step(step)
+    work.move_alphas(segment, seeded(9))
     found = work.alphas.scores.grad
     assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
 def test_the_first_order_gradient_is_that_of_fixed_weights():
     work = search_work("first", torch.float64)
-    step = Step(0, Segment(0, 0, 7), 1.0, seeded(9))
+    segment = Segment(0, 0, 7)
     generator = seeded(9)
     work.masks.draw(generator)
     masks = work.masks.draw(generator)
     scores = work.alphas.scores.detach().clone().requires_grad_()
-    tokens, targets = step.segment.of(work.validation)
+    tokens, targets = segment.of(work.validation)
     passed = work.model(tokens, work.model.cell.start(6), masks, scores.softmax(-1))
     (expected,) = torch.autograd.grad(cross_entropy(passed, targets), scores)
     weights = {name: p.detach().clone() for name, p in work.model.named_parameters()}
-    work._alpha_step(step)
+    work.move_alphas(segment, seeded(9))
     assert torch.allclose(work.alphas.scores.grad, expected, atol=1e-12)
     assert all(torch.equal(p, weights[name]) for name, p in work.model.named_parameters())
 
@@ -112,7 +116,7 @@ def test_a_search_learns_and_its_alphas_move():
     scores = work.alphas.scores.detach().clone()
     for number in range(12):
         work.begin_epoch()
-        work.step(Step(number, Segment(0, 0, 8), 1.0, seeded(number)))
+        work.step(Segment(0, 0, 8), number, 0)
     assert perplexity(work.model, work.validation, work.alphas.mixture().detach()) < 0.8 * before
     assert (work.alphas.scores - scores).abs().max() > 0.2
 
@@ -125,7 +129,7 @@ def killing_after(calls):
     """Return a watcher that kills the work, like a machine that goes down."""
     left = iter(range(calls, -1, -1))
 
-    def watch(progress: Progress):
+    def watch(seen):
         if next(left) == 0:
             raise KilledError
 
@@ -134,30 +138,26 @@ def killing_after(calls):
 
 @pytest.mark.parametrize("kind", ["search", "train"])
 def test_work_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
-    def fresh():
+    def fresh(name):
         if kind == "search":
-            return search_work("second", nodes=2)
-        text = open_text("sonnets", most_words=30)
-        model = LanguageModel(GenotypeCell(PRESETS["darts-v1"], 8, seeded(1), init_range=0.3), 30, seeded(2))
-        recipe = TrainRecipe(**SMALL | {"patience": 1, "lr": 40.0, "clip": 3.0})
-        return TrainWork(model, columns(text.train[:300], 6), columns(text.validation[:90], 2), recipe)
+            return search_work("second", folder=tmp_path / name, nodes=2, epochs=2, deviation=2.0)
+        return train_work(tmp_path / name, patience=1, lr=40.0, clip=3.0, epochs=6, deviation=2.0)
 
-    epochs = 2 if kind == "search" else 6
-    whole = fresh()
-    plan = schedule(whole, epochs)
-    Loop(whole, plan, tmp_path / "whole").to_the_end()
-    for kill_at in (5, 9, 30):
-        with contextlib.suppress(KilledError):
-            Loop(fresh(), plan, tmp_path / "killed", checkpoint_s=0.0, watch=killing_after(kill_at)).to_the_end()
+    whole = fresh("whole")
+    work_through(whole, tmp_path / "whole" / "last", checkpoint_s=60)
+    for kill_at in (5, 9):
+        with pytest.raises(KilledError):
+            work_through(fresh("killed"), tmp_path / "killed" / "last", checkpoint_s=0, watch=killing_after(kill_at))
         torch.manual_seed(kill_at)  # hidden state must not matter
-    resumed = fresh()
-    Loop(resumed, plan, tmp_path / "killed").to_the_end()
-    first, second = whole.tensors(), resumed.tensors()
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    rows = [read_rows(tmp_path / name / "metrics.csv", (*METRICS, *whole.metrics)) for name in ("whole", "killed")]
+    resumed = fresh("killed")
+    work_through(resumed, tmp_path / "killed" / "last", checkpoint_s=60)
+    first, second = whole.state(), resumed.state()
+    assert first[1] == second[1]
+    assert first[0].keys() == second[0].keys()
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    rows = [read_rows(work.log, work.logs[work.log]) for work in (whole, resumed)]
     for row in rows[0] + rows[1]:
-        del row["tokens_per_s"], row["elapsed_s"]
+        del row["elapsed_s"]
     assert rows[0] == rows[1]
     if kind == "train":
         assert whole.averaged > 0  # the average was under way
@@ -165,30 +165,24 @@ def test_work_that_was_killed_ends_as_if_it_had_not_been(kind, tmp_path):
 
 
 def test_the_average_is_the_mean_of_the_weights_since_it_began():
-    text = open_text("sonnets", most_words=30)
-    model = LanguageModel(LstmCell(6, seeded()), 30, seeded())
-    work = TrainWork(model, columns(text.train[:200], 4), columns(text.validation[:90], 2), TrainRecipe(**SMALL))
-    work.average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    work = train_work(kind="lstm")
+    work.average = {name: tensor.clone() for name, tensor in work.model.state_dict().items()}
     seen = []
     for number in range(3):
-        work.step(Step(0, Segment(number, 5 * number, 5), 1.0, seeded(number)))
-        seen.append(model.embedding.detach().clone())
+        work.step(Segment(number, 5 * number, 5), 0, number)
+        seen.append(work.model.embedding.detach().clone())
     assert torch.allclose(work.average["embedding"], torch.stack(seen).mean(0), atol=1e-6)
 
 
-def test_settings_of_another_run_are_refused(tmp_path):
-    Loop(search_work(), schedule(search_work(), 1), tmp_path).to_the_end()
-    other = search_work(nodes=2)
-    with pytest.raises(RunError, match="belongs to other settings"):
-        Loop(other, schedule(other), tmp_path)
-
-
-def test_divergence_is_an_error_that_says_what_to_do(tmp_path):
-    work = search_work()
-    with torch.no_grad():
-        work.model.bias.fill_(float("nan"))
-    with pytest.raises(RunError, match="diverged: loss nan in epoch 1; start another run with a lower lr"):
-        Loop(work, schedule(work), tmp_path).to_the_end()
+def test_an_epoch_starts_with_an_empty_state_and_a_resumed_one_does_not():
+    work = train_work()
+    work.step(next(work.batches(0, 0)), 0, 0)
+    assert work.carried[0].abs().sum() > 0
+    carried = work.carried
+    work.batches(0, 1)
+    assert work.carried is carried
+    work.batches(1, 0)
+    assert work.carried[0].abs().sum() == 0
 
 
 def any_genotype(rng):
@@ -322,7 +316,7 @@ def test_a_text_that_changed_is_refused(tmp_path):
         search_recurrent({}, tmp_path / "run", resume=True)
 
 
-def test_latency_is_measured_for_both_models_in_turn():
+def test_latency_is_measured_for_both_models_in_turn(tmp_path):
     protocol = TimingProtocol(sessions=2, rounds_per_block=2, pause_s=0.0, warmup_runs=2, warmup_s=0.0)
     device = DeviceProfile(name="quick", backend="onnxruntime", protocol=protocol)
     cell = GenotypeCell(PRESETS["darts-v2"], 16, seeded())
@@ -330,7 +324,7 @@ def test_latency_is_measured_for_both_models_in_turn():
         "small": LanguageModel(cell, 30, seeded()),
         "large": LanguageModel(LstmCell(512, seeded()), 5000, seeded()),
     }
-    found = token_latencies(models, device)
+    found = token_latencies(models, device, tmp_path / "times.csv")
     assert 0 < found["small"].latency_ms < found["large"].latency_ms
 
 
@@ -342,7 +336,7 @@ def test_generators_depend_on_all_their_numbers():
 def test_the_validation_text_starts_again_where_it_ends():
     work = search_work()
     work.validation = Columns(torch.arange(10)[:, None], torch.arange(1, 11)[:, None])
-    inputs, _ = work._validation_segment(Step(0, Segment(0, 12, 4), 1.0, seeded()))
+    inputs, _ = work.validation_rows(Segment(0, 12, 4))
     assert inputs.flatten().tolist() == [2, 3, 4, 5]
-    inputs, _ = work._validation_segment(Step(0, Segment(0, 18, 4), 1.0, seeded()))
+    inputs, _ = work.validation_rows(Segment(0, 18, 4))
     assert inputs.flatten().tolist() == [8, 9]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_kit.data.text_batches import IGNORED, Columns, fixed_segments
-from ofa_kit.nas.recurrent.cell import GenotypeCell, LstmCell, RecurrentCell, State, uniform
+from ofa_kit.nas.recurrent.cell import LstmCell, RecurrentCell, State, uniform
 from ofa_kit.nas.recurrent.dropout import NO_MASKS, DropoutRates, MaskDrawer, Masks, dropped
 
 EVALUATION_ROWS = 100
@@ -84,13 +84,6 @@ def make_lstm(params: int, words: int, generator: torch.Generator) -> LanguageMo
     return LanguageModel(LstmCell(lstm_hidden(params, words), generator), words, generator)
 
 
-def make_genotype_model(
-    cell: GenotypeCell, words: int, generator: torch.Generator, *, init_range: float = INIT_RANGE
-) -> LanguageModel:
-    """Return the language model of a derived cell."""
-    return LanguageModel(cell, words, generator, init_range=init_range)
-
-
 def cross_entropy(passed: Passed, targets: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats over the targets (rows, batch) that count."""
     return F.cross_entropy(passed.logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
@@ -107,17 +100,12 @@ def activation_penalty(passed: Passed, *, size: float, change: float) -> Tensor:
 
 
 @torch.no_grad()
-def perplexity(model: nn.Module, columns: Columns, choice: Any = None) -> float:
-    """Return exp of the mean cross-entropy over every prediction of the columns, each with all tokens before it.
-
-    `model` is a LanguageModel, or stands for one with other weights.
-    """
-    state: State | None = None
+def perplexity(model: LanguageModel, columns: Columns, choice: Any = None) -> float:
+    """Return exp of the mean cross-entropy over every prediction of the columns, each after all above it."""
+    state = model.cell.start(columns.inputs.shape[1])
     total = 0.0
     for segment in fixed_segments(columns.rows, EVALUATION_ROWS):
         tokens, targets = segment.of(columns)
-        if state is None:
-            state = model.get_submodule("cell").start(tokens.shape[1])  # type: ignore[operator]
         passed = model(tokens, state, NO_MASKS, choice)
         state = passed.state
         count = int((targets != IGNORED).sum())

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from ofa_kit import storage
 from ofa_kit.errors import OfaKitError
+from ofa_kit.nas.cells.pictures import EDGE, INK, NODE_FILL
 from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = {"tanh": "#cfe3f7", "relu": "#f7dcc9", "sigmoid": "#dcefd3", "identity": "#eceef1"}
-INK, MUTED = "#1b1f24", "#5c6470"
 FORMATS = (".png", ".svg", ".pdf")
 SPACE = 1.9
 """Width of a column, where a node is 1.3 wide."""
@@ -53,15 +53,15 @@ def _draw_cell(axes: "Axes", genotype: RecurrentGenotype, places: list[tuple[flo
     inputs = {"$x_t$": (0.0, 0.5), "$h_{t-1}$": (0.0, -0.5)}
     for text, place in inputs.items():
         _arrow(axes, place, places[0], INK)
-        _box(axes, place, text, "white")
+        _box(axes, place, text, NODE_FILL)
     for node, (_, source) in enumerate(genotype.nodes, start=1):
         _arrow(axes, places[source], places[node], INK)
     for node in genotype.concat:
-        _arrow(axes, places[node], (end, 0.0), MUTED, dotted=True)
+        _arrow(axes, places[node], (end, 0.0), EDGE, dotted=True)
     _box(axes, places[0], "0  tanh", COLORS["tanh"])
     for node, (function, _) in enumerate(genotype.nodes, start=1):
         _box(axes, places[node], f"{node}  {function}", COLORS[function])
-    _box(axes, (end, 0.0), "$h_t$ = mean", "white")
+    _box(axes, (end, 0.0), "$h_t$ = mean", NODE_FILL)
 
 
 def _arrow(

@@ -1,15 +1,13 @@
 """RecurrentRun: the folder of one search: config.yaml, search/, one folder a trained model, and what came out."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from ofa_kit import storage
-from ofa_kit.config import parse, read_yaml
+from ofa_kit.config import parse, plain, read_yaml
 from ofa_kit.data.text import Text, TextInfo, open_text
 from ofa_kit.errors import RunError
 from ofa_kit.nas.recurrent.recipe import RecurrentRecipe
@@ -31,7 +29,7 @@ class RecurrentRun:
         if (folder / CONFIG).exists():
             raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
         text = _open(recipe)
-        values = {"recipe": _plain(dataclasses.asdict(recipe)), "text": _plain(dataclasses.asdict(text.info))}
+        values = {"recipe": plain(recipe), "text": plain(text.info)}
         storage.write_text(folder / CONFIG, yaml.safe_dump(values, sort_keys=False))
         return cls(folder, recipe, text)
 
@@ -67,9 +65,3 @@ class RecurrentRun:
 
 def _open(recipe: RecurrentRecipe) -> Text:
     return open_text(recipe.data, level=recipe.level, most_words=recipe.most_words)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value

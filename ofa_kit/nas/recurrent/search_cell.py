@@ -1,4 +1,4 @@
-"""The search cell: every node reads all earlier ones through all operations, mixed by shares that come with the call."""
+"""The search cell: every node reads all earlier ones through all operations; the shares come with the call."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
