@@ -120,7 +120,7 @@ class DartsWork(TextWork):
         """Return weights, alphas, Adam's moments, and what was read last."""
         found = self.state_tensors() | named("validation_state", self.validation_state)
         found |= checkpoint.with_prefix("alphas", {"scores": self.alphas.scores})
-        return found | checkpoint.with_prefix("adam", checkpoint.optimizer_tensors(self.alpha_optimizer))
+        return found | checkpoint.with_prefix("adam", checkpoint.optimizer_tensors(self.alpha_optimizer)), {}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go back to a state."""
