@@ -69,7 +69,7 @@ def _arrow(
 ) -> None:
     style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 0.7 if dotted else 1.1}
     style |= {"linestyle": ":" if dotted else "-"}
-    axes.annotate("", (end[0] - 0.68, end[1]), (start[0] + 0.68, start[1]), arrowprops=style)  # type: ignore[arg-type]
+    axes.annotate("", (end[0] - 0.68, end[1]), (start[0] + 0.68, start[1]), arrowprops=style)
 
 
 def _box(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
