@@ -18,6 +18,7 @@ from ofa_kit.cli.specialize import export_arch, specialize
 from ofa_kit.cli.table import app as table
 from ofa_kit.cli.train import measure_accuracy, train_supernet
 from ofa_kit.cli.train_arch import train_arch
+from ofa_kit.cli.train_cells import train_cells
 from ofa_kit.cli.weights import export_weights, import_weights
 from ofa_kit.errors import OfaKitError
 
@@ -128,6 +129,7 @@ app.command()(specialize)
 app.command("export")(export_arch)
 app.add_typer(search, name="search")
 app.command()(train_arch)
+app.command()(train_cells)
 app.add_typer(table, name="table")
 app.command()(pareto)
 app.command()(report)

@@ -16,5 +16,5 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
         ((torch.arange(size) >= centre[:, None] - length // 2) & (torch.arange(size) < centre[:, None] + length // 2))
         for size, centre in zip(images.shape[2:], centres, strict=True)
     ]
-    kept = ~(blank[0][:, None, :, None] & blank[1][:, None, None, :])
+    kept: Tensor = ~(blank[0][:, None, :, None] & blank[1][:, None, None, :])
     return images * kept.to(images)
