@@ -96,7 +96,8 @@ def token_latencies(
     times = Times.open(path, backend_for(device))
 
     def serialized(model: LanguageModel) -> bytes:
-        return language_model(model, batch=device.batch, from_embedded=True).SerializeToString()
+        content: bytes = language_model(model, batch=device.batch, from_embedded=True).SerializeToString()
+        return content
 
     times.measure({name: partial(serialized, model) for name, model in models.items()}, reporter)
     return {name: times.of(name) for name in models}

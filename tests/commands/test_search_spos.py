@@ -26,7 +26,7 @@ from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
 from tests.commands.processes import kill_when, refused
-from tests.conftest import ofa_kit
+from tests.conftest import ofa_kit_here
 
 SPACE = preset("spos-small-images-channels")
 BLOCKS = preset("spos-small-images")
@@ -160,7 +160,7 @@ def test_the_command_goes_on_after_a_kill_and_ends_like_a_search_that_was_not_ki
     rows = folder / "accuracy.csv"
     kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 6, *SEARCH, "--macs-m", "9.4", cwd=tmp_path)
     assert 6 < rows.read_bytes().count(b"\n") < 19
-    again = ofa_kit(*SEARCH, "--macs-m", "9.4", "--resume", cwd=tmp_path)
+    again = ofa_kit_here(*SEARCH, "--macs-m", "9.4", "--resume", cwd=tmp_path)
     assert again.code == 0, again.err
     found = search_spos(run, Budget(macs_m=9.4), settings=SMALL, how=HOW)
     best = f"best     {found.best.arch.key}   top-1 {found.best.top1:.2f} % (measured)   budget 9.4 M MACs"

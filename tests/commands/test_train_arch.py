@@ -22,9 +22,9 @@ from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
 from tests.commands.processes import kill_when, refused
-from tests.conftest import ofa_kit
+from tests.conftest import ofa_kit_here
 
-SPACE = replace(preset("spos-small-images"), name="spos-quick", resolutions=(16,))
+SPACE = replace(preset("spos-small-images"), name="spos-quick", resolutions=(8,))
 QUICK = TimingProtocol(sessions=1, rounds_per_block=2, warmup_runs=1, warmup_s=0.0, min_burst_s=0.0, pause_s=0.0)
 DEVICE = replace(DeviceProfile.load("cpu-ort"), protocol=QUICK)
 ARCH = "0 3 1 2 0 1 3 3 0"
@@ -92,7 +92,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_the_onnx_computes_what
     checkpoint = trained / "checkpoints" / "last.safetensors"
     kill_when(checkpoint.exists, *given, "--set", "checkpoint_s=0", cwd=folder)
     assert not (trained / "supernet.safetensors").exists()
-    done = ofa_kit(*given, "--resume", "--device", "quick.yaml", "--json", cwd=folder)
+    done = ofa_kit_here(*given, "--resume", "--device", "quick.yaml", "--json", cwd=folder)
     assert done.code == 0, done.err
     assert (trained / "supernet.safetensors").read_bytes() == whole.weights.read_bytes()
     facts = json.loads(done.out)
@@ -105,7 +105,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_the_onnx_computes_what
     again, evaluator = Run.open(trained), open_evaluator(whole)
     subnet = evaluator.recalibrated(again.load_supernet()[0], again.space.largest())
     session = onnxruntime.InferenceSession(trained / "model.onnx", providers=["CPUExecutionProvider"])
-    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 1, 16, 16)).astype(np.float32))
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 1, 8, 8)).astype(np.float32))
     with torch.no_grad():
         logits = subnet(images).numpy()
     for image, expected in zip(images, logits, strict=True):
