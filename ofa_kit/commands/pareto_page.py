@@ -54,7 +54,7 @@ def chart(run: Run, device: DeviceProfile, frame: "pd.DataFrame", whole: "pd.Dat
             _end(axes, frame[frame["role"] == role].iloc[0])
         batch = "one image" if device.batch == 1 else f"a batch of {device.batch}"
         axes.set(xlabel=f"latency of {batch} on {device.name}, ms", ylabel="validation top-1, %")
-        axes.set_title(f"run {run.name}, {run.space.name}", loc="left", fontsize=9, color=MUTED)
+        axes.set_title(f"run {run.name}, {run.space.name}", loc="left", fontsize=9, color=MUTED, parse_math=False)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         shown = [text for text in LEGEND if text in handles]
         made.figure.legend([handles[text] for text in shown], shown, loc="outside lower center", ncols=2)
@@ -71,7 +71,7 @@ def page_of(run: Run, device: DeviceProfile, frame: "pd.DataFrame", said: Mappin
     ends = frame[frame["role"].isin((SMALLEST, LARGEST, RANDOM, OTHER))]
     parts = [paragraph(line) for line in (*macs_said(said), *random_said(said))]
     parts += [paragraph(line, "missing") for line in missing_said(run, device, said)]
-    parts.append(_table(ends, "Measured subnets that were not taken from the front"))
+    parts.append(_table(ends, "The ends of the space, and measured subnets that were not taken from the front"))
     parts.append(_table(frame[frame["role"] == MACS_FRONT], "Front of predicted top-1 against MACs"))
     sections.append(Section("baselines", "Compared with", parts))
     title = f"Pareto front of run {run.name} on {device.name}"
