@@ -72,7 +72,7 @@ class Row:
 def main() -> int:
     """Run the studies and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", choices=list(STUDIES), help="default: all")
+    parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--data", required=True)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench-spos"))
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, for each supernet")
@@ -104,7 +104,7 @@ def main() -> int:
         test_images=arguments.test_images,
         reporter=Terminal(60),
     )
-    rows = [row for name in arguments.studies or STUDIES for row in STUDIES[name](settings)]
+    rows = [row for name in arguments.studies for row in STUDIES[name](settings)]
     write_text(settings.folder / "spos.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     print(table(rows))
     return verdict(rows)
