@@ -125,10 +125,11 @@ def seed_of(run: RecurrentRun, phase: int) -> int:
 
 def _work_through(work: DartsWork | TrainWork, name: str, reporter: Reporter) -> float:
     """Do what is left of the work and return how long all of it took."""
-    with reporter.task(name, work.epochs * work.steps_per_epoch) as advance:
+    total = work.epochs * work.steps_per_epoch
+    with reporter.task(name, total) as advance:
 
-        def watch(seen: Seen) -> None:
-            advance(seen.done_steps, f"loss {seen.losses['loss']:.3f}")
+        def watch(seen: Seen) -> None:  # epochs have more segments or fewer: what counts is the share that is done
+            advance(total * seen.done_steps // seen.total_steps, f"loss {seen.losses['loss']:.3f}")
             for row in (seen.rows or {}).get(work.log, []):
                 reporter.say(
                     f"{name} epoch {row['epoch']}: loss {row['loss']}, validation perplexity "

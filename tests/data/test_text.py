@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_kit.data.text import open_text
@@ -87,6 +87,7 @@ def test_missing_texts_are_named():
         open_text("text:")
 
 
+@settings(deadline=None)
 @given(st.integers(2, 400), st.integers(1, 12))
 def test_columns_predict_each_token_but_the_first_exactly_once_and_in_order(count, batch):
     tokens = torch.arange(count)
@@ -101,6 +102,7 @@ def test_columns_predict_each_token_but_the_first_exactly_once_and_in_order(coun
     assert found.predictions == count - 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 40), st.sampled_from([0.0, 5.0]), st.integers(0, 5))
 def test_segments_cover_all_rows_in_order_and_depend_on_the_seed_alone(rows, bptt, deviation, seed):
     found = segments(rows, bptt, np.random.default_rng(seed), deviation=deviation)

@@ -47,6 +47,7 @@ def genotypes(draw):
     return RecurrentGenotype(tuple(nodes), tuple(concat))
 
 
+@settings(deadline=None)
 @given(genotypes())
 def test_the_text_form_round_trips(genotype):
     assert read_genotype(write_genotype(genotype)) == genotype

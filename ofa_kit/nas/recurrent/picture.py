@@ -69,13 +69,13 @@ def _arrow(
 ) -> None:
     style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 0.7 if dotted else 1.1}
     style |= {"linestyle": ":" if dotted else "-"}
-    axes.annotate("", (end[0] - 0.68, end[1]), (start[0] + 0.68, start[1]), arrowprops=style)
+    axes.annotate("", (end[0] - 0.68, end[1]), (start[0] + 0.68, start[1]), arrowprops=style, zorder=1)
 
 
 def _box(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x, y = place
-    shape = FancyBboxPatch((x - 0.6, y - 0.25), 1.2, 0.5, boxstyle="round,pad=0.05", fc=color, ec=INK, lw=0.9)
+    shape = FancyBboxPatch((x - 0.6, y - 0.25), 1.2, 0.5, boxstyle="round,pad=0.05", fc=color, ec=INK, lw=0.9, zorder=2)
     axes.add_patch(shape)
-    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
+    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK, zorder=3)
