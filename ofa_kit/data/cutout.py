@@ -17,4 +17,5 @@ def cutout(images: Tensor, length: int, generator: torch.Generator) -> Tensor:
         for size, centre in zip(images.shape[2:], centres, strict=True)
     ]
     kept = ~(blank[0][:, None, :, None] & blank[1][:, None, None, :])
-    return images * kept.to(images)
+    blanked: Tensor = images * kept.to(images)
+    return blanked

@@ -10,4 +10,4 @@ SPACE = "mbv3-tiny"
 def reference_model(batch: int) -> bytes:
     """Return the serialized reference network for so many images."""
     space = preset(SPACE)
-    return network_model(layers(space, space.largest()), random_weights, batch=batch).SerializeToString()
+    return bytes(network_model(layers(space, space.largest()), random_weights, batch=batch).SerializeToString())
