@@ -12,6 +12,7 @@ side by side.
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,14 +128,23 @@ class Bench:
         found = {}
         for seed in range(self.given.seeds):
             values = {**self.search_values, "epochs": plan.search_epochs, "seed": seed}
-            plain = resumed(search_darts, values, self.folder / f"search-plain-{seed}")
+            plain = self.search(values, f"search-plain-{seed}")
             assert isinstance(plain, CellsFound)
             assert plain.latency_ms_predicted is not None
             target_ms = round(self.given.target_share * plain.latency_ms_predicted, 4)
             values |= {"latency_weight": self.given.latency_weight, "latency_target_ms": target_ms}
-            fast = resumed(search_darts, values, self.folder / f"search-latency-{seed}")
+            fast = self.search(values, f"search-latency-{seed}")
             found |= {f"plain-{seed}": plain.genotype, f"latency-{seed}": fast.genotype}
         return found
+
+    def search(self, values: dict[str, Any], name: str) -> Any:
+        """Search in a folder; operations are timed in the first one, and all others share what they take."""
+        first, folder = self.folder / "search-plain-0", self.folder / name
+        for path in first.glob("times-*"):
+            if not (folder / path.name).exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, folder)
+        return resumed(search_darts, values, folder)
 
     def train(self, plan: Plan, found: dict[str, Genotype]) -> None:
         """Retrain all networks alike, and time them side by side."""
