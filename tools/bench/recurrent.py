@@ -4,8 +4,8 @@
     python tools/bench/recurrent.py --data text:PATH --seeds 3 --orders first second --cells darts-v2 enas random
 
 Each order is searched, and each cell trained, once a seed, and once a seed the LSTM of each size, trained alike. A run
-folder that is finished is read, one that was stopped goes on, so the script can be called again; it begins no further run
-after --minutes. Prints one row a contender: mean and sample standard deviation over the seeds.
+folder that is finished is read, one that was stopped goes on, so the script can be called again; it begins no further
+run after --minutes. Prints one row a contender: mean and sample standard deviation over the seeds.
 """
 
 import argparse
