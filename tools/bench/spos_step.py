@@ -31,7 +31,7 @@ SPACE = "spos-shufflenet"
 SHAPES = ("8x3x224x224", "32x3x224x224")
 SMALL = "4x3x64x64"
 """Images of the steps in fp64."""
-STEPS, SAME_IN_FP64 = 4, 1e-8
+STEPS, SAME_IN_FP64 = 4, 1e-6
 """How many, and the relative difference of losses that rounding may make."""
 
 
