@@ -125,7 +125,7 @@ def answered(specializer: Specializer, budget_ms: float, random: Sequence[Measur
     best = max(fitting, key=lambda found: found.top1, default=None)
     beside = f"{best.top1:.2f} % | {best.latency_ms:.4f}" if best else "none | "
     try:
-        made = specializer.specialize(Budget(latency_ms=budget_ms), out / f"{budget_ms:.4f}ms")
+        made = specializer.specialize(Budget(latency_ms=budget_ms), out / f"within-{1000 * budget_ms:.0f}-us")
     except InfeasibleBudgetError as error:
         print(f"| {budget_ms:.4f} | {error} | | | | | {beside} | {len(fitting)} |", flush=True)
         return [f"missed at {budget_ms:.4f} ms: nothing was found"]
