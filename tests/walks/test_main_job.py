@@ -109,5 +109,5 @@ def test_every_command_in_readme_exists_with_its_options():
         command = group.commands[name]
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
-        known = {option for parameter in command.params for option in parameter.opts}
+        known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, (name, words)
