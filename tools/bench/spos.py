@@ -239,4 +239,7 @@ def verdict(rows: Sequence[Row]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OfaKitError as error:
+        sys.exit(f"error: {error}")
