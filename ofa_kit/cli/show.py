@@ -73,6 +73,11 @@ def _extras(facts: Mapping[str, Any]) -> list[str]:
     from ofa_kit.commands.deploy_report import change_of_top1
 
     lines = []
+    for name, found in facts.get("other_devices", {}).items():
+        measured = (
+            f"{found['latency_ms_measured']:.4f} ms measured" if "latency_ms_measured" in found else "not measured"
+        )
+        lines.append(f"on {name}: {measured}, {found['latency_ms_predicted']:.4f} ms predicted")
     if "conversion" in facts:
         found, precision = facts["conversion"], facts["precision"]
         correct = found["test_correct"]
