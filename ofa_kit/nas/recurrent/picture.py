@@ -61,7 +61,14 @@ def _draw_cell(axes: "Axes", genotype: RecurrentGenotype, places: list[tuple[flo
     _box(axes, places[0], "0  tanh", COLORS["tanh"])
     for node, (function, _) in enumerate(genotype.nodes, start=1):
         _box(axes, places[node], f"{node}  {function}", COLORS[function])
-    _box(axes, (end, 0.0), "$h_t$ = mean", NODE_FILL)
+    _box(axes, (end, 0.0), f"$h_t$ = mean of\n{_listed(genotype.concat)}", NODE_FILL)
+
+
+def _listed(nodes: tuple[int, ...]) -> str:
+    """Return node numbers, neighbours in order as a range."""
+    if len(nodes) > 2 and nodes == tuple(range(nodes[0], nodes[-1] + 1)):
+        return f"{nodes[0]} to {nodes[-1]}"
+    return ", ".join(map(str, nodes))
 
 
 def _arrow(
@@ -78,4 +85,4 @@ def _box(axes: "Axes", place: tuple[float, float], text: str, color: str) -> Non
     x, y = place
     shape = FancyBboxPatch((x - 0.6, y - 0.25), 1.2, 0.5, boxstyle="round,pad=0.05", fc=color, ec=INK, lw=0.9, zorder=2)
     axes.add_patch(shape)
-    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK, zorder=3)
+    axes.text(x, y, text, ha="center", va="center", fontsize=8, color=INK, zorder=3)
