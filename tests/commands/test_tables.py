@@ -55,7 +55,9 @@ def test_only_the_resolutions_asked_for_are_measured_and_others_can_follow(table
 
 def test_a_check_measures_again_and_a_table_of_a_faster_machine_is_stale(tables, tmp_path):
     checked = check_table(DEVICE, SPACE, subnets=3, tables=tables)
-    assert len(checked.keys) == 3
+    steady = [arch.key for arch, found in LatencyTable.open(tables, DEVICE, SPACE).subnets.values() if found.converged]
+    assert len(checked.keys) == (min(3, len(steady)) or 3)
+    assert set(checked.keys) <= set(steady) or not steady
     assert min(checked.now_ms) > 0
     refuse_stale(replace(checked, now_ms=[1.02 * ms for ms in checked.stored_ms]), tables)
     path = next(tables.rglob("*.csv"))
