@@ -1,0 +1,1 @@
+"""REINFORCE for controllers that choose an architecture token by token: what NAS-RL and ENAS share."""
