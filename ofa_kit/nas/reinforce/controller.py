@@ -50,7 +50,7 @@ class StackedLstm(nn.Module):
 
     def start(self, count: int) -> State:
         """Return the state before the first token."""
-        zeros = self.cells[0].weight_hh.new_zeros(count, self.hidden)
+        zeros = torch.zeros(count, self.hidden)
         return [(zeros, zeros) for _ in self.cells]
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:

@@ -79,7 +79,7 @@ class Policy:
             - recipe.entropy_weight * decisions.entropy.mean()
             + recipe.penalty_weight * decisions.penalty.mean()
         )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         old, mean = self.baseline, float(gains.mean())
         self.baseline = mean if old is None else recipe.baseline_decay * old + (1 - recipe.baseline_decay) * mean
         return Learned(
