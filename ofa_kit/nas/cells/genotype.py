@@ -1,7 +1,7 @@
 """Cell and Genotype: which operations join which nodes, as values that compare and hash."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ofa_kit.errors import UnknownNameError, WeightsError
 
@@ -87,6 +87,10 @@ class Cell:
         """Return the inner nodes that no edge reads: what ENAS joins."""
         read = {source for _, source in self.pairs}
         return tuple(node for node in range(INPUTS, INPUTS + len(self.nodes)) if node not in read)
+
+    def joining_unused(self) -> "Cell":
+        """Return the same cell with its unused nodes joined."""
+        return replace(self, concat=self.unused)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ofa_kit.graphs.build import IR_VERSION, OPSET
 from ofa_kit.nas.cells.network import CellModule, CellNetwork
 from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
+from ofa_kit.nas.cells.plan import Layout
 
 
 def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
@@ -26,7 +27,8 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     for number, cell in enumerate(network.cells):
         assert isinstance(cell, CellModule)
         before, last = last, graph.cell(cell, before, last, f"cell{number}")
-    tensor = graph.node("GlobalAveragePool", [last], "pool")
+    tensor = graph.relu(last) if shape.activates_end else last
+    tensor = graph.node("GlobalAveragePool", [tensor], "pool")
     tensor = graph.node("Flatten", [tensor], "flatten", axis=1)
     weights = [graph.weight(f"classifier/{n}", p) for n, p in network.classifier.named_parameters()]
     graph.node("Gemm", [tensor, *weights], "classifier", output="logits", transB=1)
@@ -35,11 +37,13 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     return graph.model(images, "images", [size, shape.num_classes], "logits")
 
 
-def operation_model(name: str, *, channels: int, size: int, stride: int, batch: int = 1) -> onnx.ModelProto:
+def operation_model(
+    name: str, *, channels: int, size: int, stride: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
     """Return one operation with random weights on (N, C, size, size); its time does not depend on what they hold."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        operation = make_operation(name, channels, stride)
+        operation = make_operation(name, channels, stride, layout=layout)
     graph = _Graph()
     made = graph.operation(operation, "x", name)
     if made == "x":
@@ -80,12 +84,16 @@ class _Graph:
         """Append an operation and return its output tensor."""
         if isinstance(module, nn.Identity):
             return tensor
+        if isinstance(module, nn.Sequential):
+            for number, part in enumerate(module):
+                tensor = self.operation(part, tensor, f"{name}.{number}")
+            return tensor
         if isinstance(module, nn.MaxPool2d):
             return self.node("MaxPool", [tensor], name, **_window(module))
         if isinstance(module, nn.AvgPool2d):
             return self.node("AveragePool", [tensor], name, count_include_pad=0, **_window(module))
         assert isinstance(module, Learned)
-        return self.learned(module, self.relu(tensor), name)
+        return self.learned(module, self.relu(tensor) if module.activates else tensor, name)
 
     def learned(self, module: Learned, activated: str, name: str) -> str:
         """Append convolutions for an input that went through ReLU."""
