@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ofa_kit.graphs.build import IR_VERSION, OPSET
-from ofa_kit.nas.cells.network import CellModule, CellNetwork
+from ofa_kit.nas.cells.network import CellModule, CellNetwork, make_inputs
 from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
-from ofa_kit.nas.cells.plan import Layout
+from ofa_kit.nas.cells.plan import CellPlace, Layout
 
 
 def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
@@ -44,14 +44,28 @@ def operation_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         operation = make_operation(name, channels, stride, layout=layout)
+    out = (size + stride - 1) // stride
+    return _single(operation, name, [batch, channels, size, size], [batch, channels, out, out])
+
+
+def input_model(
+    place: CellPlace, number: int, *, in_channels: int, size: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
+    """Return what input `number` of a cell does to (N, in_channels, size, size), with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = make_inputs(place, (in_channels, in_channels), layout=layout)[number]
+    out = [batch, place.channels, place.in_size, place.in_size]
+    return _single(module, f"input{number}", [batch, in_channels, size, size], out)
+
+
+def _single(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
     graph = _Graph()
-    made = graph.operation(operation, "x", name)
-    if made == "x":
+    if graph.operation(module, "x", name) == "x":
         graph.node("Identity", ["x"], name, output="y")
     else:
         graph.nodes[-1].output[0] = "y"
-    out = (size + stride - 1) // stride
-    return graph.model([batch, channels, size, size], "x", [batch, channels, out, out], "y")
+    return graph.model(in_shape, "x", out_shape, "y")
 
 
 class _Graph:
