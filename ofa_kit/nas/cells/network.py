@@ -20,9 +20,19 @@ class DropPath:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (N, C, S, S) with some images zeroed and the others scaled up."""
-        kept = 1 - self.probability
-        mask = (torch.rand((len(x), 1, 1, 1), generator=self.generator) < kept).to(x) / kept
-        return x * mask
+        return _masked(x, (len(x), 1, 1, 1), self.probability, self.generator)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A feature before the classifier is lost with a probability."""
+
+    probability: float
+    generator: torch.Generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, C) with some numbers zeroed and the others scaled up."""
+        return _masked(x, tuple(x.shape), self.probability, self.generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +156,8 @@ def fitted_inputs(place: CellPlace, channels: tuple[int, int], norm: Norm = batc
 def output_channels(cell: Cell, place: CellPlace) -> int:
     """Return the channels of a cell's output."""
     return len(cell.concat) * place.channels
+
+
+def _masked(x: Tensor, shape: tuple[int, ...], probability: float, generator: torch.Generator) -> Tensor:
+    kept = 1 - probability
+    return x * ((torch.rand(shape, generator=generator) < kept).to(x) / kept)
