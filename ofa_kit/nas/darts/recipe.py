@@ -55,7 +55,7 @@ class DartsRecipe:
     device: str = ""
     """Device profile on which operations and the found network are timed; "" = none."""
     latency_weight: float = 0.0
-    """Loss for each ms of expected latency or, with a target, for exceeding it by its own length."""
+    """Loss for each ms of expected latency or, with a target, for each length of it while derived cells exceed it."""
     latency_target_ms: float | None = None
     network_cells: int = 20
     """Cells and channels of the network that the genotype is for: its latency counts."""
