@@ -87,7 +87,7 @@ class DartsRecipe:
             raise RecipeError(f"{source}: latency_weight needs a device to measure on; give --device NAME")
         if recipe.latency_target_ms is not None:
             if not recipe.latency_weight:
-                raise RecipeError(f"{source}: latency_target_ms needs latency_weight above 0")
+                raise RecipeError(f"{source}: latency_target_ms needs latency_weight above 0; give --latency-weight 1")
             if not recipe.latency_target_ms > 0:
                 raise RecipeError(f"{source}: latency_target_ms must be above 0, found {recipe.latency_target_ms}")
         return recipe
