@@ -1,0 +1,1 @@
+"""NAS by reinforcement learning: a controller whose children are trained from scratch (Zoph & Le 2017)."""
