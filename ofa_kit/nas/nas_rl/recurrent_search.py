@@ -123,10 +123,10 @@ class TreeSearch:
         learned = self.policy.update(self.tokens(epoch), [row["reward"] for row in self.round])
         row = {
             "epoch": epoch + 1,
-            "reward": f"{learned.reward:.6f}",
-            "baseline": f"{learned.baseline:.6f}",
+            "reward": f"{learned.reward:.6g}",
+            "baseline": f"{learned.baseline:.6g}",
             "entropy": f"{learned.entropy:.5f}",
-            "loss": f"{learned.loss:.5f}",
+            "loss": f"{learned.loss:.6g}",
             "validation_perplexity": f"{min(row['validation_perplexity'] for row in self.round):.4f}",
             "best_perplexity": f"{self.perplexities[self.best[0]]:.4f}",
             "elapsed_s": f"{means['elapsed_s']:.1f}",

@@ -105,7 +105,7 @@ def read_genotype(text: str) -> RecurrentGenotype:
         reason = str(error).partition("; give ")[0]
         raise WeightsError(f"{reason}; give one such as {EXAMPLE}") from error
     nodes, concat = tuple(pairs_of(values["recurrent"])), tuple(nodes_of(values["concat"]))
-    return RecurrentGenotype(nodes, concat, values.get("first", FIRST))
+    return RecurrentGenotype(nodes, concat, str(values.get("first", FIRST)))
 
 
 def write_genotype(genotype: RecurrentGenotype) -> str:
