@@ -17,10 +17,10 @@ from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.cells.counts import macs_of, params_of
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype
+from ofa_kit.nas.cells.measured import MeasuredLatency, measure_latency, network_bytes, network_name
 from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape
 from ofa_kit.nas.cells.pictures import save_pictures
 from ofa_kit.nas.cells.text import read_genotype, write_genotype
-from ofa_kit.nas.darts.measured import MeasuredLatency, measure_latency, network_bytes, network_name
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Search
 from ofa_kit.nas.run import WorkFolder

@@ -28,11 +28,11 @@ from ofa_kit.commands.train_cells import train_cells
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype
+from ofa_kit.nas.cells.measured import network_bytes, network_name
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.cells.sampling import random_genotype
 from ofa_kit.nas.cells.text import write_genotype
 from ofa_kit.nas.cells.training import CellTraining
-from ofa_kit.nas.darts.measured import network_bytes, network_name
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Search
 from ofa_kit.progress import Terminal

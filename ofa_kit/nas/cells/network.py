@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ofa_kit.nas.cells.ends import AuxiliaryHead, make_stem, pooled, stem_channels, through_stem
 from ofa_kit.nas.cells.genotype import Cell, Genotype
 from ofa_kit.nas.cells.operations import FactorizedReduce, Norm, batch_norm, make_operation, pointwise
-from ofa_kit.nas.cells.plan import CellPlace, Stem, auxiliary_index, places
+from ofa_kit.nas.cells.plan import CellPlace, Layout, Stem, auxiliary_index, places
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,19 @@ class DropPath:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return (N, C, S, S) with some images zeroed and the others scaled up."""
-        kept = 1 - self.probability
-        mask = (torch.rand((len(x), 1, 1, 1), generator=self.generator) < kept).to(x) / kept
-        return x * mask
+        return _masked(x, (len(x), 1, 1, 1), self.probability, self.generator)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """A feature before the classifier is lost with a probability."""
+
+    probability: float
+    generator: torch.Generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (N, C) with some numbers zeroed and the others scaled up."""
+        return _masked(x, tuple(x.shape), self.probability, self.generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,17 @@ class CellNetworkShape:
     num_classes: int = 10
     image_size: int = 32
     stem: Stem = "small-images"
+    layout: Layout = "darts"
+
+    @property
+    def has_biases(self) -> bool:
+        """Whether classifiers add a bias."""
+        return self.layout == "darts"
+
+    @property
+    def activates_end(self) -> bool:
+        """Whether ReLU stands before the classifier's pooling."""
+        return self.layout == "enas"
 
     @property
     def places(self) -> list[CellPlace]:
@@ -44,12 +65,13 @@ class CellNetworkShape:
 class CellModule(nn.Module):
     """One cell of a network."""
 
-    def __init__(self, cell: Cell, place: CellPlace, channels: tuple[int, int]) -> None:
+    def __init__(self, cell: Cell, place: CellPlace, channels: tuple[int, int], layout: Layout = "darts") -> None:
         super().__init__()
         self.cell = cell
-        self.inputs = make_inputs(place, channels)
+        self.inputs = make_inputs(place, channels, layout=layout)
         self.operations = nn.ModuleList(
-            make_operation(operation, place.channels, place.stride(source)) for operation, source in cell.pairs
+            make_operation(operation, place.channels, place.stride(source), layout=layout)
+            for operation, source in cell.pairs
         )
 
     def forward(self, before: Tensor, last: Tensor, drop: DropPath | None = None) -> Tensor:
@@ -80,11 +102,12 @@ class CellNetwork(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         for place in shape.places:
             cell = genotype.cell(reduction=place.reduction)
-            self.cells.append(CellModule(cell, place, (before, last)))
+            self.cells.append(CellModule(cell, place, (before, last), shape.layout))
             before, last = last, output_channels(cell, place)
-            if auxiliary and place.index == auxiliary_index(shape.cells):
-                self.auxiliary = AuxiliaryHead(last, shape.num_classes, shape.stem, place.out_size)
-        self.classifier = nn.Linear(last, shape.num_classes)
+            if auxiliary and place.index == auxiliary_index(shape.cells, shape.layout):
+                head = AuxiliaryHead(last, shape.num_classes, shape.stem, place.out_size, bias=shape.has_biases)
+                self.auxiliary = head
+        self.classifier = nn.Linear(last, shape.num_classes, bias=shape.has_biases)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) to logits (N, classes)."""
@@ -96,13 +119,22 @@ class CellNetwork(nn.Module):
         extra = None
         for index, cell in enumerate(self.cells):
             before, last = last, cell(before, last, drop)
-            if index == auxiliary_index(self.shape.cells) and self.auxiliary is not None and self.training:
+            if (
+                index == auxiliary_index(self.shape.cells, self.shape.layout)
+                and self.auxiliary is not None
+                and self.training
+            ):
                 extra = self.auxiliary(last)
-        return self.classifier(pooled(last)), extra
+        return self.classifier(pooled(torch.relu(last) if self.shape.activates_end else last)), extra
 
 
-def make_inputs(place: CellPlace, channels: tuple[int, int], norm: Norm = batch_norm) -> nn.ModuleList:
+def make_inputs(
+    place: CellPlace, channels: tuple[int, int], norm: Norm = batch_norm, layout: Layout = "darts"
+) -> nn.ModuleList:
     """Return the two modules that bring a cell's inputs to its channels and size."""
+    if layout == "enas":
+        before, last = fitted_inputs(place, channels, norm)
+        return nn.ModuleList([before, nn.Sequential(last, pointwise(place.channels, place.channels, norm))])
     first: nn.Module
     if place.after_reduction:
         first = FactorizedReduce(channels[0], place.channels, norm)
@@ -111,6 +143,21 @@ def make_inputs(place: CellPlace, channels: tuple[int, int], norm: Norm = batch_
     return nn.ModuleList([first, pointwise(channels[1], place.channels, norm)])
 
 
+def fitted_inputs(place: CellPlace, channels: tuple[int, int], norm: Norm = batch_norm) -> nn.ModuleList:
+    """Return two modules that change a cell's inputs only where they have other channels or another size."""
+    found: list[nn.Module] = [
+        nn.Identity() if number == place.channels else pointwise(number, place.channels, norm) for number in channels
+    ]
+    if place.after_reduction:
+        found[0] = FactorizedReduce(channels[0], place.channels, norm)
+    return nn.ModuleList(found)
+
+
 def output_channels(cell: Cell, place: CellPlace) -> int:
     """Return the channels of a cell's output."""
     return len(cell.concat) * place.channels
+
+
+def _masked(x: Tensor, shape: tuple[int, ...], probability: float, generator: torch.Generator) -> Tensor:
+    kept = 1 - probability
+    return x * ((torch.rand(shape, generator=generator) < kept).to(x) / kept)

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ofa_kit.graphs.build import IR_VERSION, OPSET
-from ofa_kit.nas.cells.network import CellModule, CellNetwork
+from ofa_kit.nas.cells.network import CellModule, CellNetwork, make_inputs
 from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
+from ofa_kit.nas.cells.plan import CellPlace, Layout
 
 
 def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
@@ -26,7 +27,8 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     for number, cell in enumerate(network.cells):
         assert isinstance(cell, CellModule)
         before, last = last, graph.cell(cell, before, last, f"cell{number}")
-    tensor = graph.node("GlobalAveragePool", [last], "pool")
+    tensor = graph.relu(last) if shape.activates_end else last
+    tensor = graph.node("GlobalAveragePool", [tensor], "pool")
     tensor = graph.node("Flatten", [tensor], "flatten", axis=1)
     weights = [graph.weight(f"classifier/{n}", p) for n, p in network.classifier.named_parameters()]
     graph.node("Gemm", [tensor, *weights], "classifier", output="logits", transB=1)
@@ -35,19 +37,35 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     return graph.model(images, "images", [size, shape.num_classes], "logits")
 
 
-def operation_model(name: str, *, channels: int, size: int, stride: int, batch: int = 1) -> onnx.ModelProto:
+def operation_model(
+    name: str, *, channels: int, size: int, stride: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
     """Return one operation with random weights on (N, C, size, size); its time does not depend on what they hold."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        operation = make_operation(name, channels, stride)
+        operation = make_operation(name, channels, stride, layout=layout)
+    out = (size + stride - 1) // stride
+    return _single(operation, name, [batch, channels, size, size], [batch, channels, out, out])
+
+
+def input_model(
+    place: CellPlace, number: int, *, in_channels: int, size: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
+    """Return what input `number` of a cell does to (N, in_channels, size, size), with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = make_inputs(place, (in_channels, in_channels), layout=layout)[number]
+    out = [batch, place.channels, place.in_size, place.in_size]
+    return _single(module, f"input{number}", [batch, in_channels, size, size], out)
+
+
+def _single(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
     graph = _Graph()
-    made = graph.operation(operation, "x", name)
-    if made == "x":
+    if graph.operation(module, "x", name) == "x":
         graph.node("Identity", ["x"], name, output="y")
     else:
         graph.nodes[-1].output[0] = "y"
-    out = (size + stride - 1) // stride
-    return graph.model([batch, channels, size, size], "x", [batch, channels, out, out], "y")
+    return graph.model(in_shape, "x", out_shape, "y")
 
 
 class _Graph:
@@ -80,12 +98,16 @@ class _Graph:
         """Append an operation and return its output tensor."""
         if isinstance(module, nn.Identity):
             return tensor
+        if isinstance(module, nn.Sequential):
+            for number, part in enumerate(module):
+                tensor = self.operation(part, tensor, f"{name}.{number}")
+            return tensor
         if isinstance(module, nn.MaxPool2d):
             return self.node("MaxPool", [tensor], name, **_window(module))
         if isinstance(module, nn.AvgPool2d):
             return self.node("AveragePool", [tensor], name, count_include_pad=0, **_window(module))
         assert isinstance(module, Learned)
-        return self.learned(module, self.relu(tensor), name)
+        return self.learned(module, self.relu(tensor) if module.activates else tensor, name)
 
     def learned(self, module: Learned, activated: str, name: str) -> str:
         """Append convolutions for an input that went through ReLU."""

@@ -9,7 +9,7 @@ from ofa_kit.config import parse, refuse_below
 from ofa_kit.data.dataset import DatasetInfo
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.cells.network import CellNetworkShape
-from ofa_kit.nas.cells.plan import Stem
+from ofa_kit.nas.cells.plan import Layout, Stem
 from ofa_kit.nas.cells.presets import find_genotype
 
 
@@ -18,13 +18,15 @@ class CellsRecipe:
     """The defaults are the paper's on CIFAR-10 (Liu et al. 2019, sec. 3.2)."""
 
     genotype: str
-    """A preset's name, a file with the text form, or `Genotype(...)` itself."""
+    """A preset's name, a file with a text form, or the text itself: `Genotype(...)` or an arc of ENAS."""
     data: str = "cifar10"
     images: int = 0
     """Training images used; 0 = all."""
     image_size: int = 32
     """Photos of different sizes are cropped to so many pixels; small square images keep their own size."""
     stem: Stem = "small-images"
+    layout: Layout = "darts"
+    """Whose network the cells stand in."""
     cells: int = 20
     channels: int = 36
     epochs: int = 600
@@ -81,4 +83,5 @@ class CellsRecipe:
             num_classes=info.num_classes,
             image_size=info.image_size,
             stem=self.stem,
+            layout=self.layout,
         )

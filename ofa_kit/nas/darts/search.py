@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from ofa_kit.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from ofa_kit.data.dataset import Dataset, ImageSource, hold_out, part_of
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype, all_edges
+from ofa_kit.nas.cells.latency import CellLatency
 from ofa_kit.nas.cells.text import read_genotype, write_genotype
 from ofa_kit.nas.darts.alphas import Alphas, Mixture
 from ofa_kit.nas.darts.derive import derive
-from ofa_kit.nas.darts.latency import CellLatency, LatencyTerm
+from ofa_kit.nas.darts.latency import LatencyTerm, expected_ms
 from ofa_kit.nas.darts.network import SearchNetwork
 from ofa_kit.nas.darts.perturbation import select
 from ofa_kit.nas.darts.recipe import DartsRecipe
@@ -144,7 +145,7 @@ class Search:
         }
         if self.latency is not None:
             with torch.no_grad():
-                row["latency_ms_expected"] = f"{float(self.latency.expected_ms(self.alphas)):.4f}"
+                row["latency_ms_expected"] = f"{float(expected_ms(self.latency, self.alphas)):.4f}"
             row["latency_ms_predicted"] = f"{self.latency.of_genotype(found):.4f}"
         return {self.metrics: [row], self.shares: list(self._share_rows(epoch + 1))}
 

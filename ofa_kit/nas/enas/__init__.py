@@ -1,1 +1,1 @@
-"""ENAS: a controller that samples architectures of one shared-weight network (Pham et al. 2018)."""
+"""ENAS (Pham et al. 2018): a controller samples parts of one network whose weights all samples share."""
