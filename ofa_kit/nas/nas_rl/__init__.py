@@ -1,1 +1,1 @@
-"""NAS by reinforcement learning: a controller whose children are trained from scratch (Zoph & Le 2017)."""
+"""NAS-RL: a controller learns from the accuracy of children that it trains from scratch (Zoph & Le 2017)."""
