@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 HALF = 0.28
 """Half the height of a box, where rows are 1 apart."""
-WIDE = 1.0
+WIDE = 1.1
 """Half the width of a box."""
 
 
@@ -36,6 +36,8 @@ def save_picture(net: ConvNet, folder: Path, name: str = "network") -> list[Path
 
 def draw(axes: "Axes", net: ConvNet) -> None:
     """Draw boxes in order, straight arrows between neighbours and curved ones past others."""
+    from matplotlib.patches import FancyBboxPatch
+
     last = len(net.layers) + 1
     labels = {IMAGE: "image", last: "join, mean, classifier"}
     labels |= {number: f"{number}   {_label(layer)}" for number, layer in enumerate(net.layers, start=1)}
@@ -44,9 +46,11 @@ def draw(axes: "Axes", net: ConvNet) -> None:
             _arrow(axes, source, number)
     for number, label in labels.items():
         fill = INPUT_FILL if number == IMAGE else OUTPUT_FILL if number == last else NODE_FILL
-        box = {"boxstyle": "round,pad=0.4", "facecolor": fill, "edgecolor": EDGE}
-        axes.text(0, -number, label, ha="center", va="center", bbox=box, zorder=3)
-    axes.set(xlim=(-2.6, 2.6), ylim=(-last - 0.5, 0.5))
+        style = "round,pad=0,rounding_size=0.12"
+        corner = (-WIDE, -number - HALF)
+        axes.add_patch(FancyBboxPatch(corner, 2 * WIDE, 2 * HALF, boxstyle=style, fc=fill, ec=EDGE, zorder=2))
+        axes.text(0, -number, label, ha="center", va="center", zorder=3)
+    axes.set(xlim=(-2.7, 2.7), ylim=(-last - 0.5, 0.5))
     axes.axis("off")
 
 
@@ -63,6 +67,7 @@ def _arrow(axes: "Axes", source: int, target: int) -> None:
     if reach == 1:
         axes.annotate("", xy=(0, HALF - target), xytext=(0, -HALF - source), arrowprops=style, zorder=1)
         return
-    side = WIDE if source % 2 else -WIDE
-    style["connectionstyle"] = f"arc3,rad={(-0.45 if source % 2 else 0.45) * min(1.0, 1.6 / reach**0.5)}"
-    axes.annotate("", xy=(side, -target), xytext=(side, -source), arrowprops=style, zorder=1)
+    side = 1 if source % 2 else -1
+    style["connectionstyle"] = f"arc3,rad={-side * 0.65 / reach**0.5}"
+    ends = {"xytext": (side * WIDE, -source - HALF / 2), "xy": (side * WIDE, -target + HALF / 2)}
+    axes.annotate("", **ends, arrowprops=style, zorder=1)
