@@ -30,7 +30,7 @@ class Child:
 
     round: int
     number: int
-    """Counted from 0 through all rounds."""
+    """Both are counted from 1, children through all rounds."""
     key: str
     text: str
     top1: float | None

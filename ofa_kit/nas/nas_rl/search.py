@@ -64,7 +64,7 @@ class Search:
         )
         self.policy = Policy(self.controller, recipe.policy)
         self.round = 0
-        """The next one."""
+        """Rounds that are done."""
         self.children = Children(folder / CHILDREN)
         if checkpoint_file.exists():
             self._restore()
@@ -91,12 +91,12 @@ class Search:
         self.policy.controller = self.controller.at_depth(depth)
         with one_thread():
             tokens = self.policy.sample(count, self.generator).tokens
-        nets = {first + place: self.recipe.space.read(row) for place, row in enumerate(tokens.tolist())}
+        nets = {first + place: self.recipe.space.read(row) for place, row in enumerate(tokens.tolist(), start=1)}
         children = self._judged(nets, engine, watch_child)
         self._refuse_all_failed(children)
         with one_thread():
             learned = self.policy.update(tokens, [child.reward for child in children])
-        found = Round(self.round, depth, children, learned)
+        found = Round(self.round + 1, depth, children, learned)
         storage.append_rows(self.log, COLUMNS, [_row(found)])
         self.round += 1
         self._save()
@@ -114,7 +114,7 @@ class Search:
             self.children.add(children)
             for child in children:
                 watch_child(child)
-        return self.children.of_round(self.round)
+        return self.children.of_round(self.round + 1)
 
     def _results(
         self, missing: Mapping[ConvNet, Sequence[int]], latency_ms: Mapping[str, float], engine: Engine
@@ -147,7 +147,7 @@ class Search:
         reward = (top1 / 100) ** self.recipe.reward_power * self._factor(net, latency_ms) if top1 is not None else 0.0
         return [
             Child(
-                round=self.round,
+                round=self.round + 1,
                 number=number,
                 key=net.key,
                 text=write_conv_net(net),
@@ -167,7 +167,7 @@ class Search:
 
     def _refuse_others(self, nets: Mapping[int, ConvNet]) -> None:
         """Raise a TableError where the rows of this round are of other children than are sampled now."""
-        for child in self.children.of_round(self.round):
+        for child in self.children.of_round(self.round + 1):
             if child.number not in nets or nets[child.number].key != child.key:
                 raise TableError(
                     f"'{self.children.path}' holds another child {child.number} than this search samples; it is of "
@@ -199,7 +199,7 @@ class Search:
 
 def _row(found: Round) -> dict[str, object]:
     return {
-        "round": found.number + 1,
+        "round": found.number,
         "layers": found.layers,
         "children": len(found.children),
         "failed": sum(bool(child.error) for child in found.children),
