@@ -2,25 +2,19 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-import onnx
-from onnx import helper, numpy_helper
-from torch import Tensor
-
-from ofa_kit.graphs.build import IR_VERSION, OPSET
+from ofa_kit.nas.onnx_graph import OnnxGraph
 from ofa_kit.nas.recurrent.tree import TreeGenotype
 
 COMBINATIONS = {"add": "Add", "multiply": "Mul"}
 OPERATORS = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Identity"}
 
 
-class StepGraph:
+class StepGraph(OnnxGraph):
     """Nodes and weights of a model that runs `length` tokens a call."""
 
     def __init__(self, length: int) -> None:
+        super().__init__()
         self.length = length
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
 
     def highway(self, before: str, both: str, function: str, name: str) -> str:
         """Append before + sigmoid(gate) * (f(candidate) - before); `both` holds gate and candidate side by side."""
@@ -68,36 +62,3 @@ class StepGraph:
         axis = self.integers("stack_axis", [0])
         layers = [self.node("Unsqueeze", [row, axis], f"{row}/layer") for row in rows]
         return layers[0] if len(layers) == 1 else self.node("Concat", layers, "outputs", axis=0)
-
-    def integers(self, name: str, values: Sequence[int]) -> str:
-        """Add whole numbers."""
-        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
-
-    def weight(self, name: str, value: Tensor) -> str:
-        """Add a weight in single precision."""
-        array = np.ascontiguousarray(value.detach().float().cpu().numpy())
-        self.initializers.append(numpy_helper.from_array(array, name))
-        return name
-
-    def node(self, op: str, inputs: Sequence[str], name: str, *, output: str = "", **attributes: object) -> str:
-        """Append a node of one output and return its name."""
-        return self.add(op, inputs, [output or f"{name}_out"], name, **attributes)[0]
-
-    def add(
-        self, op: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: object
-    ) -> Sequence[str]:
-        """Append a node."""
-        self.nodes.append(helper.make_node(op, inputs, outputs, name=name, **attributes))  # type: ignore[arg-type]
-        return outputs
-
-    def model(
-        self, inputs: Sequence[tuple[str, int, list[int]]], outputs: Sequence[tuple[str, int, list[int]]]
-    ) -> onnx.ModelProto:
-        """Return the checked model."""
-        sources, targets = ([helper.make_tensor_value_info(*each) for each in ends] for ends in (inputs, outputs))
-        graph = helper.make_graph(self.nodes, "ofa_kit", sources, targets, self.initializers)
-        opset = [helper.make_opsetid("", OPSET)]
-        found = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="ofa-kit")
-        onnx.checker.check_model(found, full_check=True)
-        return found
