@@ -110,8 +110,8 @@ class CellGraph(OnnxGraph):
         if isinstance(module, FactorizedReduce):
             scale, shift = _folded(module.norm)
             half = module.even.out_channels
-            even = self.conv(module.even, activated, f"{name}/even", scale[:half], shift[:half])
-            odd = self.conv(module.odd, activated, f"{name}/odd", scale[half:], shift[half:], padding=1)
+            even = self.conv(module.even, activated, f"{name}/even", scale[:half], shift[:half], strides=(2, 2))
+            odd = self.conv(module.odd, activated, f"{name}/odd", scale[half:], shift[half:], strides=(2, 2), padding=1)
             return self.node("Concat", [even, self.without_first(odd, name)], f"{name}/concat", axis=1)
         assert isinstance(module, ReLUConvNorm)
         return self.convs(list(module.convs), module.norm, activated, name)
@@ -143,6 +143,7 @@ class CellGraph(OnnxGraph):
         name: str,
         scale: Tensor | None,
         shift: Tensor | None,
+        strides: tuple[int, ...] | None = None,
         padding: int | None = None,
     ) -> str:
         weight = conv.weight.detach().double()
@@ -154,7 +155,7 @@ class CellGraph(OnnxGraph):
             [tensor, *names],
             name,
             kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
+            strides=list(strides or conv.stride),
             dilations=list(conv.dilation),
             group=conv.groups,
             pads=[rows, columns, rows, columns],

@@ -61,21 +61,25 @@ class Twice(Learned):
 
 
 class FactorizedReduce(Learned):
-    """Halve the size: two 1x1 convolutions of stride 2, one on the even and one on the odd pixels."""
+    """Halve the size: two 1x1 convolutions, one on the even and one on the odd rows and columns.
+
+    Pixels are chosen before the convolution: with a stride of 2 and few channels, oneDNN's writes beyond its memory in
+    the layout with channels last.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm, *, activates: bool = True) -> None:
         super().__init__()
         self.activates = activates
         half = out_channels // 2
-        self.even = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(in_channels, half, 1, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, bias=False)
         self.norm = norm(out_channels)
 
     def before_norm(self, activated: Tensor) -> Tensor:
         height, width = activated.shape[2:]
         if height % 2 or width % 2:
             activated = F.pad(activated, (0, width % 2, 0, height % 2))
-        return torch.cat([self.even(activated), self.odd(activated[:, :, 1:, 1:])], 1)
+        return torch.cat([self.even(activated[:, :, ::2, ::2]), self.odd(activated[:, :, 1::2, 1::2])], 1)
 
 
 def batch_norm(channels: int) -> nn.Module:

@@ -78,7 +78,7 @@ class MicroSearch:
             torch.manual_seed(recipe.seed)
             auxiliary = recipe.auxiliary_weight > 0
             child = MicroChild(recipe.child_shape(dataset.info), nodes=recipe.nodes, auxiliary=auxiliary)
-        self.child = child.to(device, memory_format=torch.channels_last)
+        self.child = child.to(device).to(memory_format=torch.channels_last)
         self.sgd = self._optimizer()
         self.controller = MicroController(recipe.nodes, torch.Generator().manual_seed(recipe.seed))
         self.policy = Policy(self.controller, recipe.policy)
