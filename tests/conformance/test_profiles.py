@@ -11,6 +11,7 @@ from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
+from ofa_kit.nas.enas.macro_recipe import MacroRecipe
 from ofa_kit.nas.enas.recurrent_recipe import EnasRecurrentRecipe
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe
 from ofa_kit.training.phases import phases_of
@@ -19,6 +20,7 @@ from ofa_kit.training.recipe import Recipe, with_settings
 OTHER_RECIPES = {
     "darts": DartsRecipe.parse,
     "cells": CellsRecipe.parse,
+    "enas-macro": MacroRecipe.parse,
     "enas-rnn": EnasRecurrentRecipe.parse,
     "nas-rl-rnn": RlRecurrentRecipe.parse,
 }

@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError, WeightsError
+from ofa_kit.commands.search_enas_macro import search_enas_macro
+from ofa_kit.config import read_yaml, shipped_profiles
+from ofa_kit.data.sources import open_dataset
+from ofa_kit.errors import OfaKitError, RecipeError, RunError, UnknownNameError, WeightsError
 from ofa_kit.nas.cells.counts import macs_of, params_of
+from ofa_kit.nas.enas.derive import COLUMNS as DERIVED
 from ofa_kit.nas.enas.macro_arc import (
     OPERATIONS,
     PRESETS,
@@ -28,9 +32,27 @@ from ofa_kit.nas.enas.macro_network import MacroNetwork
 from ofa_kit.nas.enas.macro_onnx import macro_model
 from ofa_kit.nas.enas.macro_picture import save_macro_picture
 from ofa_kit.nas.enas.macro_plan import MacroShape
+from ofa_kit.nas.enas.macro_recipe import MacroRecipe
+from ofa_kit.nas.enas.macro_search import MacroSearch
+from ofa_kit.nas.enas.search import COLUMNS
 from ofa_kit.nas.reinforce.policy import Policy, PolicyRecipe
+from ofa_kit.storage import read_rows
+from ofa_kit.training.epochs import work_through
 
 PUBLISHED = PRESETS["enas-macro"]
+TINY = {
+    "kind": "macro",
+    "images": 300,
+    "held_out": 0.3,
+    "layers": 3,
+    "channels": 4,
+    "epochs": 2,
+    "batch_size": 64,
+    "controller_updates": 2,
+    "controller_samples": 3,
+    "derive_samples": 4,
+    "network_channels": 6,
+}
 
 
 def seeded(seed=0):
@@ -131,11 +153,10 @@ def test_parameters_are_counted(seed):
 
 def test_the_published_network_has_31_million_parameters():
     """As the paper describes it; the authors' code, whose separable operations are not, makes 42.6 million."""
-    with torch.device("meta"):
-        network = MacroNetwork(PUBLISHED, MacroShape(layers=24, channels=96))
-        assert params_of(network) == expected_params(PUBLISHED, 96) == 30_947_424
-        assert macs_of(network, (3, 32, 32)) == 4_370_280_192
-        assert params_of(MacroChild(MacroShape(layers=12, channels=36, widens=False))) == 697_860
+    network = MacroNetwork(PUBLISHED, MacroShape(layers=24, channels=96))
+    assert params_of(network) == expected_params(PUBLISHED, 96) == 30_947_424
+    assert macs_of(network, (3, 32, 32)) == 4_370_280_192
+    assert params_of(MacroChild(MacroShape(layers=12, channels=36, widens=False))) == 697_860
 
 
 def all_operations(skips=True):
@@ -252,3 +273,72 @@ def test_a_picture_names_every_layer(tmp_path):
         assert name.replace("_", " ") in text
     assert text.count("halve") == 2
     assert png.read_bytes()[:4] == b"\x89PNG"
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
+    recipe, dataset = MacroRecipe.parse(TINY, "test"), open_dataset("digits")
+
+    def run(name, kill_at=None):
+        search, done = MacroSearch(recipe, dataset, tmp_path / name, torch.device("cpu")), []
+
+        def watch(seen):
+            done.append(seen)
+            if len(done) == kill_at:
+                raise KilledError
+
+        work_through(search, tmp_path / name / "last", checkpoint_s=0, watch=watch)
+        return search
+
+    whole = run("whole")
+    for kill_at in (2, 3):
+        with pytest.raises(KilledError):
+            run("killed", kill_at)
+        torch.manual_seed(kill_at)
+    resumed = run("killed")
+    first, second = whole.state(), resumed.state()
+    assert first[1] == second[1]
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    rows = [read_rows(tmp_path / name / "search.csv", COLUMNS) for name in ("whole", "killed")]
+    for row in rows[0] + rows[1]:
+        del row["elapsed_s"]
+    assert rows[0] == rows[1]
+    assert float(rows[0][0]["penalty"]) > 0
+
+
+def test_the_command_searches_derives_and_draws(tmp_path):
+    folder = tmp_path / "run"
+    found = search_enas_macro(TINY, folder)
+    assert read_macro_arc((folder / "arc.txt").read_text()) == found.arc
+    derived = read_rows(folder / "derived.csv", DERIVED)
+    best = max(derived, key=lambda row: float(row["reward"]))
+    assert read_macro_arc(best["genotype"]) == found.arc
+    assert found.params == expected_params(found.arc, 6) - 2 * 9 * 6  # digits have one channel
+    assert (folder / "network.png").read_bytes()[:4] == b"\x89PNG"
+    assert any(f"{found.params:,} parameters" in line for line in found.lines())
+    assert search_enas_macro({}, folder, resume=True) == found
+    with pytest.raises(RunError, match="exists; go on with --resume"):
+        search_enas_macro(TINY, folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": 1}, "layers must be at least 2"),
+        ({"skip_target": 1.0}, "skip_target must be between 0 and 1"),
+        ({"skip_weight": -1}, "skip_weight must be at least 0"),
+        ({"nodes": 3}, "unknown key"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(values, message):
+    with pytest.raises((RecipeError, UnknownNameError), match=message):
+        MacroRecipe.parse(values, "test.yaml")
+
+
+def test_the_recipe_of_cifar10_is_the_published_one():
+    recipe = MacroRecipe.parse(read_yaml(shipped_profiles() / "recipes" / "enas-macro-cifar10.yaml"), "cifar10")
+    assert recipe == MacroRecipe(data="cifar10")
+    assert recipe.policy.penalty_weight == 0.8
