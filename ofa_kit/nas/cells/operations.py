@@ -61,21 +61,25 @@ class Twice(Learned):
 
 
 class FactorizedReduce(Learned):
-    """Halve the size: two 1x1 convolutions of stride 2, one on the even and one on the odd pixels."""
+    """Halve the size: two 1x1 convolutions, one on the even and one on the odd rows and columns.
+
+    Pixels are chosen before the convolution: with a stride of 2 and few channels, oneDNN's writes beyond its memory in
+    the layout with channels last.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm, *, activates: bool = True) -> None:
         super().__init__()
         self.activates = activates
         half = out_channels // 2
-        self.even = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(in_channels, half, 1, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, bias=False)
         self.norm = norm(out_channels)
 
     def before_norm(self, activated: Tensor) -> Tensor:
         height, width = activated.shape[2:]
         if height % 2 or width % 2:
             activated = F.pad(activated, (0, width % 2, 0, height % 2))
-        return torch.cat([self.even(activated), self.odd(activated[:, :, 1:, 1:])], 1)
+        return torch.cat([self.even(activated[:, :, ::2, ::2]), self.odd(activated[:, :, 1::2, 1::2])], 1)
 
 
 def batch_norm(channels: int) -> nn.Module:
@@ -122,12 +126,12 @@ def make_operation(
     if kind == "avg_pool":
         return nn.AvgPool2d(k, stride=stride, padding=k // 2, count_include_pad=False)
     if kind == "dil_conv":
-        return ReLUConvNorm(_separable(channels, k, stride, dilation=2), norm)
-    first, second = (ReLUConvNorm(_separable(channels, k, step), norm) for step in (stride, 1))
+        return ReLUConvNorm(separable(channels, k, stride, dilation=2), norm)
+    first, second = (ReLUConvNorm(separable(channels, k, step), norm) for step in (stride, 1))
     return Twice(first, second)
 
 
-def _separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
+def separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
     """Return a depthwise and a pointwise convolution."""
     padding = dilation * (k // 2)
     return [
