@@ -11,10 +11,11 @@ from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
+from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.training.phases import phases_of
 from ofa_kit.training.recipe import Recipe, with_settings
 
-OTHER_RECIPES = {"darts": DartsRecipe.parse, "cells": CellsRecipe.parse}
+OTHER_RECIPES = {"darts": DartsRecipe.parse, "cells": CellsRecipe.parse, "nas": NasRlRecipe.parse}
 """Recipes that train no supernet, by the first word of their names."""
 
 
