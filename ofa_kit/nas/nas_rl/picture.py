@@ -69,5 +69,5 @@ def _arrow(axes: "Axes", source: int, target: int) -> None:
         return
     side = 1 if source % 2 else -1
     style["connectionstyle"] = f"arc3,rad={-side * 0.65 / reach**0.5}"
-    ends = {"xytext": (side * WIDE, -source - HALF / 2), "xy": (side * WIDE, -target + HALF / 2)}
-    axes.annotate("", **ends, arrowprops=style, zorder=1)
+    start, end = (side * WIDE, -source - HALF / 2), (side * WIDE, -target + HALF / 2)
+    axes.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
