@@ -1,8 +1,11 @@
 """`search nas-rl` as a command: what it writes, that a kill changes nothing, and latency in the reward."""
 
+import contextlib
 import csv
 import dataclasses
 import json
+import time
+from pathlib import Path
 
 import onnxruntime
 import pytest
@@ -57,12 +60,38 @@ def test_a_search_trains_children_learns_and_leaves_the_best_one_trained(tmp_pat
     assert search_nas_rl({}, folder, resume=True) == found
 
 
+def processes_of(folder):
+    """Return the processes on whose command line a folder stands, and those that they started; [] without /proc."""
+    parent_of, found = {}, []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent_of[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if str(folder) in (path / "cmdline").read_text():
+                found.append(int(path.name))
+    for parent in found:
+        found += [pid for pid, of in parent_of.items() if of == parent and pid not in found]
+    return found
+
+
 def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole = search_nas_rl(TINY, tmp_path / "whole", how=HERE)
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     rows = tmp_path / "cut" / "children.csv"
-    command = ["search", "nas-rl", "--run", str(rows.parent), "--processes", "0", *settings]
-    kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 5, *command, cwd=tmp_path)
+    command = ["search", "nas-rl", "--run", str(rows.parent), "--processes", "1", *settings]
+    started: list[int] = []
+
+    def happened():
+        if rows.exists() and rows.read_bytes().count(b"\n") > 5:
+            started.extend(processes_of(rows.parent))
+            return True
+        return False
+
+    kill_when(happened, *command, cwd=tmp_path)
+    end_s = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in started), "processes outlive the search that they served"
+    assert not started or len(started) >= 3, "the search, the server of processes and a process of it"
     kept = rows_of(rows)
     assert 5 <= len(kept) < 8, "it was killed in the second round"
     trained, train = [], ChildTrainer.train

@@ -3,12 +3,13 @@
     python tools/bench/nas_rl.py --children 120 --processes 2 --seeds 1
 
 For each seed the recipe is run as it is and with a learning rate of nearly 0, whose children are random. Printed, and
-written to RUNS/summary.md and RUNS/summary.json: the mean reward of each tenth of the children, in order; the best child
-against the mean of the first ten; the best network trained again, on test images. Goes on after a kill.
+written to RUNS/summary.md and RUNS/summary.json: the mean reward of each tenth of the children, in order; the best
+child against the mean of the first ten; the best network trained again, on test images. Goes on after a kill.
 """
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -72,7 +73,7 @@ def searched(values: dict[str, Any], folder: Path, kind: str, processes: int) ->
 def tenths(children: list[Child]) -> list[float]:
     """Return the mean reward of each tenth, in order."""
     cuts = [len(children) * part // TENTHS for part in range(TENTHS + 1)]
-    return [mean(child.reward for child in children[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [mean(child.reward for child in children[start:end]) for start, end in pairwise(cuts)]
 
 
 def table(found: list[dict[str, Any]]) -> str:
