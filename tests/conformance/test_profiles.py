@@ -13,6 +13,7 @@ from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.enas.macro_recipe import MacroRecipe
 from ofa_kit.nas.enas.recurrent_recipe import EnasRecurrentRecipe
+from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe
 from ofa_kit.training.phases import phases_of
 from ofa_kit.training.recipe import Recipe, with_settings
@@ -22,6 +23,7 @@ OTHER_RECIPES = {
     "cells": CellsRecipe.parse,
     "enas-macro": MacroRecipe.parse,
     "enas-rnn": EnasRecurrentRecipe.parse,
+    "nas-rl": NasRlRecipe.parse,
     "nas-rl-rnn": RlRecurrentRecipe.parse,
 }
 """Recipes that train no supernet, by how their names begin."""

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ofa_kit.nas.nas_rl.engine import Failed, Trainer, attempt
 from ofa_kit.training.allocator import keep_freed_memory
 
 STATM = Path("/proc/self/statm")
+PRELOADED = ["ofa_kit.nas.nas_rl.training", "torchvision.transforms.v2", "torch._dynamo"]
+"""What takes seconds to import; PyTorch's optimizers import the last at their first step."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class SeveralProcesses:
         require_limits(memory_mb)
         # Plain pickling: multiprocessing's own would move tensors to shared memory, of which containers have little.
         self.packed, self.count, self.memory_mb = pickle.dumps(trainer), count, memory_mb
+        self.context = _context()
         self.idle: list[Worker] = []
         self.busy: dict[Connection, tuple[Worker, Any]] = {}
 
@@ -83,9 +87,8 @@ class SeveralProcesses:
         return worker
 
     def _started(self) -> Worker:
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.memory_mb), daemon=True)
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(theirs, self.memory_mb), daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()  # so that this end reports when the process is gone
         return Worker(process, ours)
@@ -140,6 +143,15 @@ def attempt_within(trainer: Trainer, child: Any, memory_mb: int) -> Any:
     """Return the child's result or why it has none, within a limit of memory."""
     with limited_memory(memory_mb):
         return attempt(trainer, child)
+
+
+def _context() -> BaseContext:
+    """Return what starts processes: a clean server that has imported PyTorch once, where the system can fork."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def _serve(pipe: Connection, memory_mb: int) -> None:

@@ -79,8 +79,7 @@ class NasRlRecipe:
         """Check the values; a RecipeError or UnknownNameError says what is wrong."""
         recipe = parse(cls, values, source)
         at_least_one = ("image_size", "layers", "children", "round_size", "epochs", "batch_size", "reward_epochs")
-        at_least_one += ("controller_hidden", "controller_layers", "final_epochs")
-        refuse_below(1, recipe, at_least_one, source)
+        refuse_below(1, recipe, (*at_least_one, "controller_hidden", "controller_layers", "final_epochs"), source)
         not_negative = ("images", "deepen_by", "deepen_every", "momentum", "weight_decay", "entropy_weight", "seed")
         refuse_below(0, recipe, (*not_negative, "memory_mb", "checkpoint_s"), source)
         for key in ("lr", "controller_lr", "controller_bound", "reward_power"):

@@ -35,7 +35,8 @@ class ConvSpace:
 
     def size(self, layers: int) -> int:
         """Return how many token sequences of so many layers there are."""
-        return prod(map(len, self.kinds)) ** layers * (2 ** (layers * (layers - 1) // 2) if self.skips else 1)
+        reads = layers * (layers - 1) // 2 if self.skips else 0
+        return int(prod(map(len, self.kinds)) ** layers * 2**reads)
 
     def depth(self, tokens: int) -> int:
         """Return the layers that so many tokens describe."""
