@@ -280,7 +280,7 @@ class KilledError(Exception):
 
 
 def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
-    recipe, dataset = MacroRecipe.parse(TINY, "test"), open_dataset("digits")
+    recipe, dataset = MacroRecipe.parse(TINY, "test"), open_dataset("digits", photo_size=32)
 
     def run(name, kill_at=None):
         search, done = MacroSearch(recipe, dataset, tmp_path / name, torch.device("cpu")), []
