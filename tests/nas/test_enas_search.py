@@ -135,7 +135,7 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(whole, tmp_path, monkeypatc
 
 
 def test_the_child_learns_more_than_to_guess_and_the_controller_moves(tmp_path):
-    search = search_of(tmp_path, images=600, batch_size=40, epochs=3, controller_lr=0.01, auxiliary_weight=0.0)
+    search = search_of(tmp_path, images=900, batch_size=20, cells=1, channels=8)
     start = {name: tensor.clone() for name, tensor in search.controller.state_dict().items()}
     for epoch in range(3):
         for step, batch in enumerate(search.batches(epoch, 0)):
@@ -143,7 +143,8 @@ def test_the_child_learns_more_than_to_guess_and_the_controller_moves(tmp_path):
     assert any(not torch.equal(tensor, start[name]) for name, tensor in search.controller.state_dict().items())
     genotype = search.best.genotype
     batches = search.held_batches()
-    assert sum(search.correct(genotype, batch) for batch in batches) > 0.2 * sum(len(y) for _, y in batches)
+    right = sum(search.correct(genotype, batch) for batch in batches) / sum(len(y) for _, y in batches)
+    assert right > 0.2, "a guess is right in one of ten"
     assert len({int(label) for label in batches[0][1]}) > 5, "batches are shuffled: each has most classes"
 
 
