@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ofa_kit import storage
-from ofa_kit.commands.search_darts import RESULT, alone
+from ofa_kit.commands.cells_found import RESULT, alone, can_draw
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
@@ -138,7 +137,5 @@ def _found(work: WorkFolder[MacroRecipe], arc: MacroArc, epochs: int) -> MacroFo
 
 def _draw(arc: MacroArc, folder: Path, reporter: Reporter) -> None:
     """Write pictures of the network where matplotlib is there."""
-    if find_spec("matplotlib") is None:
-        reporter.say("no pictures of the network: they need matplotlib; install `ofa-kit[report]`")
-        return
-    save_macro_picture(arc, folder)
+    if can_draw(reporter):
+        save_macro_picture(arc, folder)

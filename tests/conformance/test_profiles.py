@@ -12,6 +12,7 @@ from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.enas.macro_recipe import MacroRecipe
+from ofa_kit.nas.enas.micro_recipe import MicroRecipe
 from ofa_kit.nas.enas.recurrent_recipe import EnasRecurrentRecipe
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe
@@ -22,6 +23,7 @@ OTHER_RECIPES = {
     "darts": DartsRecipe.parse,
     "cells": CellsRecipe.parse,
     "enas-macro": MacroRecipe.parse,
+    "enas-micro": MicroRecipe.parse,
     "enas-rnn": EnasRecurrentRecipe.parse,
     "nas-rl": NasRlRecipe.parse,
     "nas-rl-rnn": RlRecurrentRecipe.parse,

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 from ofa_kit.cli.values import read_values
-from ofa_kit.commands.search_darts import CellsFound, network_shape, open_times, search_darts
+from ofa_kit.commands.cells_found import CellsFound, open_times
+from ofa_kit.commands.search_darts import network_shape, search_darts
 from ofa_kit.commands.train_cells import train_cells
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.sources import open_dataset

@@ -22,6 +22,10 @@ class DropPath:
         """Return (N, C, S, S) with some images zeroed and the others scaled up."""
         return _masked(x, (len(x), 1, 1, 1), self.probability, self.generator)
 
+    def scaled(self, share: float) -> "DropPath":
+        """Return the same with a share of the probability."""
+        return DropPath(share * self.probability, self.generator)
+
 
 @dataclass(frozen=True)
 class Dropout:
@@ -58,6 +62,11 @@ class CellNetworkShape:
         return self.layout == "enas"
 
     @property
+    def drops_more_in_later_cells(self) -> bool:
+        """Whether drop-path grows from cell to cell, to its probability in the last one."""
+        return self.layout == "enas"
+
+    @property
     def places(self) -> list[CellPlace]:
         return places(cells=self.cells, channels=self.channels, image_size=self.image_size, stem=self.stem)
 
@@ -68,6 +77,7 @@ class CellModule(nn.Module):
     def __init__(self, cell: Cell, place: CellPlace, channels: tuple[int, int], layout: Layout = "darts") -> None:
         super().__init__()
         self.cell = cell
+        self.never_dropped = (nn.Identity,) if layout == "darts" else (nn.Identity, FactorizedReduce)
         self.inputs = make_inputs(place, channels, layout=layout)
         self.operations = nn.ModuleList(
             make_operation(operation, place.channels, place.stride(source), layout=layout)
@@ -83,7 +93,7 @@ class CellModule(nn.Module):
             for edge in edges:
                 operation = next(operations)
                 term = operation(states[edge.input])
-                if drop is not None and not isinstance(operation, nn.Identity):
+                if drop is not None and not isinstance(operation, self.never_dropped):
                     term = drop(term)
                 terms.append(term)
             states.append(sum(terms[1:], terms[0]))
@@ -113,19 +123,25 @@ class CellNetwork(nn.Module):
         """Map images (N, C, S, S) to logits (N, classes)."""
         return self.logits(images)[0]
 
-    def logits(self, images: Tensor, drop: DropPath | None = None) -> tuple[Tensor, Tensor | None]:
+    def logits(
+        self, images: Tensor, drop: DropPath | None = None, dropout: Dropout | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the logits (N, classes) and, in training, those of the auxiliary head where there is one."""
         before, last = through_stem(self.stem, images)
         extra = None
         for index, cell in enumerate(self.cells):
-            before, last = last, cell(before, last, drop)
+            if drop is not None and self.shape.drops_more_in_later_cells:
+                before, last = last, cell(before, last, drop.scaled((index + 1) / self.shape.cells))
+            else:
+                before, last = last, cell(before, last, drop)
             if (
                 index == auxiliary_index(self.shape.cells, self.shape.layout)
                 and self.auxiliary is not None
                 and self.training
             ):
                 extra = self.auxiliary(last)
-        return self.classifier(pooled(torch.relu(last) if self.shape.activates_end else last)), extra
+        features = pooled(torch.relu(last) if self.shape.activates_end else last)
+        return self.classifier(features if dropout is None else dropout(features)), extra
 
 
 def make_inputs(

@@ -11,8 +11,9 @@ Layout = Literal["darts", "enas"]
 """Whose network the cells stand in.
 
 ENAS's has a 1x1 convolution before a cell only where an input has other channels, and then one on the second input
-always; skip-connections of stride 2 without ReLU; ReLU before the classifier, which has no bias; the auxiliary head one
-cell later. The cells that halve are DARTS's: the same ones where there are 3n + 2 cells, as in the published networks.
+always; skip-connections of stride 2 without ReLU, and never dropped; ReLU before the classifier, which has no bias; the
+auxiliary head one cell later; drop-path that grows from cell to cell. The cells that halve are DARTS's: the same ones
+where there are 3n + 2 cells, as in the published networks.
 """
 STEM_MULTIPLIER = 3
 PHOTO_STEM_STRIDES = 8
