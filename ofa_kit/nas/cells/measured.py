@@ -74,13 +74,13 @@ def measure_latency(
     plain = CellLatency.of_places(shape.places, nodes, operations, time_ms, input_ms=input_ms if inputs else None)
     sums_ms = np.array([plain.of_genotype(genotype) for genotype in genotypes])
     whole_ms = np.array([times.of(network_name(shape, genotype)).latency_ms for genotype in genotypes])
-    scale, fixed_ms = _line(sums_ms, whole_ms)
+    scale, fixed_ms = line(sums_ms, whole_ms)
     if scale <= 0:
         raise TableError(
             f"'{times.path}': networks of slower operations took no longer, so the machine was disturbed; "
             "move the file away and run the command again"
         )
-    errors = list(_errors_left_out(sums_ms, whole_ms))
+    errors = list(errors_left_out(sums_ms, whole_ms))
     return MeasuredLatency(plain.scaled(scale, fixed_ms), scale, 100 * float(np.mean(errors)), len(genotypes))
 
 
@@ -143,15 +143,16 @@ def _genotypes(nodes: int, operations: Sequence[str], joined: Literal["all", "un
     return list(dict.fromkeys([*drawn, *(uniform_genotype(nodes, name) for name in known)]))
 
 
-def _line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> tuple[float, float]:
+def line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> tuple[float, float]:
     """Return slope and offset with the least relative squares."""
     rows = np.stack([sums_ms, np.ones_like(sums_ms)], axis=1) / whole_ms[:, None]
     (slope, offset), *_ = np.linalg.lstsq(rows, np.ones_like(sums_ms))
     return float(slope), float(offset)
 
 
-def _errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
+def errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
+    """Yield the relative error of each prediction by a line that was fitted to the others."""
     for left_out in range(len(sums_ms)):
         others = np.arange(len(sums_ms)) != left_out
-        slope, offset = _line(sums_ms[others], whole_ms[others])
+        slope, offset = line(sums_ms[others], whole_ms[others])
         yield abs((slope * sums_ms[left_out] + offset) / whole_ms[left_out] - 1)
