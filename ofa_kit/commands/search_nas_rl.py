@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ofa_kit.commands.search_nas_rl_cnn import search_cnn
+from ofa_kit.commands.search_nas_rl_cnn import COMMAND, search_cnn
+from ofa_kit.config import read_yaml
 from ofa_kit.errors import OfaKitError, UnknownNameError
 from ofa_kit.nas.nas_rl.engine import Engine, InThisProcess, Trainer
 from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses
 from ofa_kit.nas.nas_rl.engine_ray import RayEngine
+from ofa_kit.nas.run import CONFIG
 from ofa_kit.progress import Reporter, Silent
 
 
@@ -62,7 +64,7 @@ def search_nas_rl(
 ) -> Found:
     """Search as the recipe `values` say, in `folder`, or go on with the search begun there."""
     given = dict(values)
-    kind = str(given.pop("kind", "cnn"))
+    kind = str(given.pop("kind", None) or _begun(folder, resume) or "cnn")
     if kind not in KINDS:
         raise UnknownNameError("kind of network", kind, KINDS)
     return KINDS[kind](
@@ -73,3 +75,12 @@ def search_nas_rl(
         open_engine=(how or Training()).open,
         reporter=reporter or Silent(),
     )
+
+
+def _begun(folder: Path, resume: bool) -> str | None:
+    """Return the kind of the search in a folder to go on in; convolutional networks have no word of their own."""
+    path = folder / CONFIG
+    if not resume or not path.exists():
+        return None
+    kind = str(read_yaml(path).get("command")).removeprefix(COMMAND).strip()
+    return kind if kind in KINDS else None

@@ -1,6 +1,6 @@
 """Does the controller of NAS-RL learn? Rewards of children in order, beside a controller that never learns.
 
-    python tools/bench/nas_rl.py --children 120 --processes 2 --seeds 1
+    python tools/bench/nas_rl.py --children 180 --processes 2 --seeds 1
 
 For each seed the recipe is run as it is and with a learning rate of nearly 0, whose children are random. Printed, and
 written to RUNS/summary.md and RUNS/summary.json: the mean reward of each tenth of the children, in order; the best
@@ -28,7 +28,7 @@ def main() -> None:
     """Read the command line and do what is left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nas-rl-digits")
-    parser.add_argument("--children", type=int, default=120)
+    parser.add_argument("--children", type=int, default=180)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/nas-rl"))
