@@ -61,16 +61,4 @@ def darts_rnn(
         device=DeviceProfile.load(device) if device else None,
         reporter=Terminal(),
     )
-    values = found.values()
-    text = [f"cell     {values['genotype']}", f"text     {values['data']}, {values['words']:,} words in the vocabulary"]
-    for title, model in values["models"].items():
-        latency = f", {model['token_latency_ms']:.4f} ms a token (measured)" if "token_latency_ms" in model else ""
-        text.append(
-            f"{title:8} {model['params']:,} weights, perplexity {model['validation_perplexity']:.2f} validation, "
-            f"{model['test_perplexity']:.2f} test (measured){latency}"
-        )
-        text.append(
-            f"         {model['onnx']}: logits differ by {model['onnx_max_relative_difference']:.1e} on "
-            f"{model['onnx_tokens']} test tokens"
-        )
-    show(values, [*text, f"run      {found.run.folder}"], as_json)
+    show(found.facts(), found.lines(), as_json)

@@ -74,6 +74,27 @@ class RecurrentFound:
             "models": models,
         }
 
+    def facts(self) -> dict[str, Any]:
+        """Return all of it, for a program."""
+        return self.values()
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        values = self.values()
+        words = f"{values['words']:,} words in the vocabulary"
+        text = [f"cell     {values['genotype']}", f"text     {values['data']}, {words}"]
+        for title, model in values["models"].items():
+            latency = f", {model['token_latency_ms']:.4f} ms a token (measured)" if "token_latency_ms" in model else ""
+            text.append(
+                f"{title:8} {model['params']:,} weights, perplexity {model['validation_perplexity']:.2f} validation, "
+                f"{model['test_perplexity']:.2f} test (measured){latency}"
+            )
+            text.append(
+                f"         {model['onnx']}: logits differ by {model['onnx_max_relative_difference']:.1e} on "
+                f"{model['onnx_tokens']} test tokens"
+            )
+        return [*text, f"run      {self.run.folder}"]
+
 
 def search_recurrent(
     values: Mapping[str, Any],

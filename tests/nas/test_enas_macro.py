@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ofa_kit.commands.search_enas_macro import search_enas_macro
+from ofa_kit.commands.search_enas import search_enas
 from ofa_kit.config import read_yaml, shipped_profiles
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RecipeError, RunError, UnknownNameError, WeightsError
@@ -44,7 +44,7 @@ PUBLISHED = PRESETS["enas-macro"]
 QUICK = """
 name: quick
 backend: onnxruntime
-protocol: {sessions: 1, rounds_per_block: 6, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
+protocol: {sessions: 1, rounds_per_block: 4, min_burst_s: 0.001, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
 """
 TINY = {
     "kind": "macro",
@@ -343,7 +343,7 @@ def test_the_command_searches_derives_and_draws(tmp_path):
     folder = tmp_path / "run"
     (tmp_path / "quick.yaml").write_text(QUICK)
     values = {**TINY, "device": str(tmp_path / "quick.yaml"), "latency_target_ms": 0.05}
-    found = search_enas_macro(values, folder)
+    found = search_enas(values, folder)
     assert read_macro_arc((folder / "arc.txt").read_text()) == found.arc
     derived = read_rows(folder / "derived.csv", DERIVED)
     best = max(derived, key=lambda row: float(row["reward"]))
@@ -354,9 +354,9 @@ def test_the_command_searches_derives_and_draws(tmp_path):
     assert found.params == expected_params(found.arc, 6) - 2 * 9 * 6  # digits have one channel
     assert (folder / "network.png").read_bytes()[:4] == b"\x89PNG"
     assert any(f"{found.params:,} parameters" in line for line in found.lines())
-    assert search_enas_macro({}, folder, resume=True) == found
+    assert search_enas({}, folder, resume=True) == found
     with pytest.raises(RunError, match="exists; go on with --resume"):
-        search_enas_macro(TINY, folder)
+        search_enas(TINY, folder)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_kit.commands.search_rl_recurrent import search_rl_recurrent
+from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.config import read_yaml
 from ofa_kit.data.text import open_text
 from ofa_kit.data.text_batches import columns
@@ -267,7 +267,7 @@ def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
     values = {**TINY, "device": str(tmp_path / "quick.yaml")}
     values["search"] = values["search"] | {"reward": {"power": 2.0, "latency_target_ms": 0.02}}
     folder = tmp_path / "run"
-    found = search_rl_recurrent(values, folder)
+    found = search_nas_rl({**values, "kind": "recurrent"}, folder)
     assert read_tree((folder / "genotype.txt").read_text()) == found.genotype
     children = read_rows(folder / "search" / "children.csv", CHILDREN)
     assert len(children) == 4
@@ -283,7 +283,9 @@ def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
         assert model["token_latency_ms"] > 0
     assert (folder / "cell.png").read_bytes()[:4] == b"\x89PNG"
     shutil.rmtree(folder / "cell")
-    again = search_rl_recurrent({}, folder, resume=True)
+    with pytest.raises(OfaKitError, match="leave out --engine and --processes"):
+        search_nas_rl({}, folder, resume=True, how=Training(processes=2))
+    again = search_nas_rl({}, folder, resume=True)
     assert again.trained["cell"].test_perplexity == found.trained["cell"].test_perplexity
 
 
