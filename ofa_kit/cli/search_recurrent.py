@@ -34,7 +34,7 @@ def darts_rnn(
     """
     from ofa_kit.commands.search_recurrent import search_recurrent
     from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.nas.recurrent.genotype import find_genotype
+    from ofa_kit.nas.recurrent.any_cell import find_cell
     from ofa_kit.nas.recurrent.recipe import nested, read_recipe
     from ofa_kit.progress import Terminal
     from ofa_kit.training.recipe import with_settings
@@ -56,7 +56,7 @@ def darts_rnn(
         run_folder(name),
         source=source,
         resume=resume,
-        genotype=find_genotype(genotype) if genotype else None,
+        genotype=find_cell(genotype) if genotype else None,
         lstm=lstm,
         device=DeviceProfile.load(device) if device else None,
         reporter=Terminal(),

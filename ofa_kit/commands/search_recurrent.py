@@ -23,7 +23,6 @@ from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.recurrent.any_cell import AnyGenotype, FoundCell, read_cell, write_cell
-from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
 from ofa_kit.nas.recurrent.picture import draw
 from ofa_kit.nas.recurrent.recipe import RecurrentRecipe, TextRecipe
 from ofa_kit.nas.recurrent.run import RecurrentRun
@@ -102,7 +101,7 @@ def search_recurrent(
     *,
     source: str = "recipe",
     resume: bool = False,
-    genotype: RecurrentGenotype | None = None,
+    genotype: AnyGenotype | None = None,
     lstm: bool = True,
     device: DeviceProfile | None = None,
     reporter: Reporter | None = None,

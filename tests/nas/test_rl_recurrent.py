@@ -16,7 +16,7 @@ from ofa_kit.data.text_batches import columns
 from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError, WeightsError
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe, RlTextRecipe
 from ofa_kit.nas.nas_rl.recurrent_search import CHILDREN, COLUMNS, Children, TreeSearch, fresh_policy
-from ofa_kit.nas.recurrent.any_cell import make_language_model, params_of_cell, read_cell, write_cell
+from ofa_kit.nas.recurrent.any_cell import find_cell, make_language_model, params_of_cell, read_cell, write_cell
 from ofa_kit.nas.recurrent.dropout import DropoutRates
 from ofa_kit.nas.recurrent.genotype import PRESETS as GENOTYPES
 from ofa_kit.nas.recurrent.recipe import TrainRecipe
@@ -66,9 +66,11 @@ def test_text_and_tokens_round_trip(tree):
     assert len(tokens_of(tree)) == len(token_sizes(tree.base))
 
 
-def test_a_text_says_which_kind_of_cell_it_is():
-    for genotype in (NAS_CELL, GENOTYPES["enas"]):
-        assert read_cell(write_cell(genotype)) == genotype
+def test_a_text_says_which_kind_of_cell_it_is(tmp_path):
+    for name, genotype in (("nas-cell", NAS_CELL), ("enas", GENOTYPES["enas"])):
+        text = write_cell(genotype)
+        (tmp_path / name).write_text(f"{text}\n")
+        assert read_cell(text) == find_cell(name) == find_cell(text) == find_cell(str(tmp_path / name)) == genotype
 
 
 @pytest.mark.parametrize(
