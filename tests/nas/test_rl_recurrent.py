@@ -13,7 +13,7 @@ from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.config import read_yaml
 from ofa_kit.data.text import open_text
 from ofa_kit.data.text_batches import columns
-from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError, WeightsError
+from ofa_kit.errors import InfeasibleBudgetError, OfaKitError, RecipeError, UnknownNameError, WeightsError
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe, RlTextRecipe
 from ofa_kit.nas.nas_rl.recurrent_search import CHILDREN, COLUMNS, Children, TreeSearch, fresh_policy
 from ofa_kit.nas.recurrent.any_cell import find_cell, make_language_model, params_of_cell, read_cell, write_cell
@@ -262,6 +262,21 @@ def test_latency_enters_the_reward(tmp_path):
     text = next(search.batches(0, 0))
     reward = search.step(text, 0, 0)["reward"]
     assert reward == pytest.approx(80 / Planted().perplexity(text, tmp_path) / 2)
+
+
+def test_a_limit_that_nothing_meets_says_what_the_fastest_takes(tmp_path):
+    class Untrained:
+        def perplexity(self, genotype, folder):
+            raise AssertionError("a cell that earns nothing is not trained")
+
+    hard = RewardRecipe(latency_target_ms=1.0, latency_hard=True)
+    search = tree_search(tmp_path, Untrained(), latency=lambda tree: 4.0 + tree.memory_from, reward=hard)
+    work_through(search, tmp_path / "last", checkpoint_s=60)
+    fastest = min(float(row["latency_ms"]) for row in read_rows(tmp_path / "children.csv", CHILDREN))
+    with pytest.raises(
+        InfeasibleBudgetError, match=f"no cell takes 1 ms a token; the fastest .* takes {fastest:.4f} ms"
+    ):
+        _ = search.genotype
 
 
 def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
