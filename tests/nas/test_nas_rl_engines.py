@@ -3,6 +3,9 @@
 import dataclasses
 import os
 import signal
+import sys
+import time
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import torch
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.nas.nas_rl.engine import Failed, InThisProcess
-from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, end_of
+from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, _serve, end_of, process_context
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.search import Search
 from ofa_kit.nas.nas_rl.text import read_conv_net
@@ -68,8 +71,43 @@ def test_processes_find_what_one_finds_and_a_killed_child_is_a_row(data, tmp_pat
     assert len({child.reward for child in here}) > 1
 
 
+def parent_of_a_worker(pipe):
+    """Start what trains children, tell its number, and wait to be killed."""
+    context = get_context("fork")
+    _, theirs = context.Pipe()
+    worker = context.Process(target=_serve, args=(theirs, 0))
+    worker.start()
+    pipe.send(worker.pid)
+    worker.join()
+
+
+def test_no_process_outlives_a_search_that_was_killed():
+    if "forkserver" not in get_all_start_methods():
+        pytest.skip("this system does not fork")
+    context = process_context()
+    ours, theirs = context.Pipe()
+    search = context.Process(target=parent_of_a_worker, args=(theirs,))
+    search.start()
+    worker = ours.recv()
+    assert is_there(worker)
+    os.kill(search.pid, signal.SIGKILL)
+    search.join()
+    end_s = time.monotonic() + 20
+    while is_there(worker) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert not is_there(worker)
+
+
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_child_that_needs_too_much_memory_fails_and_others_do_not(data):
-    if not hasattr(os, "fork"):
+    if sys.platform != "linux":
         pytest.skip("this system does not limit the memory of a process")
     large = read_conv_net("7x7*4000; 7x7*4000 (1)")
     engine = SeveralProcesses(ChildTrainer(tiny(), data), 2, memory_mb=1000)
