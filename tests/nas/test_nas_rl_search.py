@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import onnxruntime
 import pytest
@@ -80,6 +81,25 @@ def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(whole, tmp_pat
         ends = [load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in folders]
         assert ends[0].keys() == ends[1].keys()
         assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def test_rows_without_a_checkpoint_are_enough_to_go_on(whole, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "children.csv", "controller.csv"):
+        shutil.copy(whole.folder / name, folder)
+    monkeypatch.setattr(ChildTrainer, "train", None)
+    assert dataclasses.replace(search_nas_rl({}, folder, resume=True, how=HERE), folder=whole.folder) == whole
+    assert rows_of(folder / "controller.csv") == rows_of(whole.folder / "controller.csv")
+
+
+def test_rows_of_another_search_are_refused(whole, tmp_path):
+    search_nas_rl({**TINY, "seed": 1, "children": 2}, tmp_path / "run", how=HERE)
+    for name in ("result.json", "checkpoints/last.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    shutil.copy(whole.folder / "children.csv", tmp_path / "run")
+    with pytest.raises(TableError, match="holds another child 1 than this search samples"):
+        search_nas_rl({}, tmp_path / "run", resume=True, how=HERE)
 
 
 def test_equal_children_are_trained_once(tmp_path, monkeypatch):
