@@ -1,5 +1,6 @@
 """Children that fail are rows: killed for real, out of real memory, diverged; and engines agree."""
 
+import csv
 import dataclasses
 import os
 import signal
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.nas.nas_rl.engine import Failed, InThisProcess
@@ -98,6 +101,42 @@ def test_no_process_outlives_a_search_that_was_killed():
     assert not is_there(worker)
 
 
+def search_here(folder):
+    search_nas_rl(TINY, folder, how=Training(processes=0))
+
+
+def rows_of(path):
+    """Return the rows without their times, in order."""
+    with path.open() as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    return sorted(rows, key=lambda row: int(row.get("number", row["round"])))
+
+
+def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
+    whole, rows = tmp_path / "whole", tmp_path / "cut" / "children.csv"
+    search_here(whole)
+    process = process_context().Process(target=search_here, args=(rows.parent,))
+    process.start()
+    while not (rows.exists() and rows.read_bytes().count(b"\n") > 5):
+        assert process.is_alive(), "it ended before it could be killed"
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    kept = rows_of(rows)
+    assert 5 <= len(kept) < 8, "it was killed in the second round"
+    trained, train = [], ChildTrainer.train
+    monkeypatch.setattr(ChildTrainer, "train", lambda self, net: trained.append(net.key) or train(self, net))
+    search_nas_rl({}, rows.parent, resume=True, how=Training(processes=0))
+    assert not {row["key"] for row in kept} & set(trained), "what has a row is not trained again"
+    for name in ("children.csv", "controller.csv"):
+        assert rows_of(rows.with_name(name)) == rows_of(whole / name)
+    assert (rows.parent / "result.json").read_text() == (whole / "result.json").read_text()
+    for name in ("last", "final"):
+        ends = [load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in (whole, rows.parent)]
+        assert ends[0].keys() == ends[1].keys()
+        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
 def is_there(pid):
     try:
         os.kill(pid, 0)
@@ -159,8 +198,6 @@ def test_the_end_of_a_process_is_told_in_words():
 
 
 def test_a_memory_limit_needs_processes(data):
-    from ofa_kit.commands.search_nas_rl import Training
-
     with pytest.raises(OfaKitError, match="a memory limit needs children in processes"):
         Training(processes=0).open(ChildTrainer(tiny(), data), memory_mb=100, gpu=False)
     with pytest.raises(OfaKitError, match="--processes is for --engine processes"):

@@ -7,8 +7,6 @@ import shutil
 
 import onnxruntime
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.errors import InfeasibleBudgetError, RecipeError, TableError, UnknownNameError
@@ -16,7 +14,6 @@ from ofa_kit.nas.nas_rl.children import COLUMNS, Children
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildTrainer
-from tests.commands.processes import kill_when
 from tests.conftest import ofa_kit_here
 from tests.nas.test_nas_rl_engines import TINY
 
@@ -27,12 +24,6 @@ HERE = Training(processes=0)
 def rows_of(path):
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-def untimed(path):
-    return sorted(
-        ({k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)), key=lambda row: int(row["number"])
-    )
 
 
 @pytest.fixture(scope="module")
@@ -60,27 +51,6 @@ def test_a_search_trains_children_learns_and_leaves_the_best_one_trained(whole):
     assert (folder / "network.svg").exists()
     assert json.loads((folder / "result.json").read_text())["params"] == int(best["params"])
     assert search_nas_rl({}, folder, resume=True) == found
-
-
-def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(whole, tmp_path, monkeypatch):
-    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-    rows = tmp_path / "cut" / "children.csv"
-    command = ["search", "nas-rl", "--run", str(rows.parent), "--processes", "0", *settings]
-    kill_when(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 5, *command, cwd=tmp_path)
-    kept = rows_of(rows)
-    assert 5 <= len(kept) < 8, "it was killed in the second round"
-    trained, train = [], ChildTrainer.train
-    monkeypatch.setattr(ChildTrainer, "train", lambda self, net: trained.append(net.key) or train(self, net))
-    resumed = search_nas_rl({}, rows.parent, resume=True, how=HERE)
-    assert not {row["key"] for row in kept} & set(trained), "what has a row is not trained again"
-    assert dataclasses.replace(resumed, folder=whole.folder) == whole
-    assert untimed(rows) == untimed(whole.folder / "children.csv")
-    assert rows_of(rows.with_name("controller.csv")) == rows_of(whole.folder / "controller.csv")
-    for name in ("last", "final"):
-        folders = (whole.folder, rows.parent)
-        ends = [load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in folders]
-        assert ends[0].keys() == ends[1].keys()
-        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
 def test_rows_without_a_checkpoint_are_enough_to_go_on(whole, tmp_path, monkeypatch):
