@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import time
-from multiprocessing import get_all_start_methods, get_context
-from pathlib import Path
+from multiprocessing import get_all_start_methods
 
 import pytest
 import torch
@@ -17,29 +16,15 @@ from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.nas.nas_rl.engine import Failed, InThisProcess
-from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, _serve, end_of, process_context
+from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, end_of, process_context
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.search import Search
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildData, ChildResult, ChildTrainer
 from tests.conftest import REPO
+from tests.nas.nas_rl_children import TINY, Deadly, parent_of_a_worker, search_here
 
-TINY = {"data": "digits", "images": 80, "filters": [2, 3], "layers": 2, "deepen_every": 4, "deepen_by": 1}
-TINY |= {"children": 8, "round_size": 4, "epochs": 1, "batch_size": 16, "final_epochs": 1, "accelerator": "cpu"}
-TINY |= {"controller_lr": 0.05}
 NET, OTHER = read_conv_net("3x3*3; 1x3*2 (1)"), read_conv_net("5x5*2")
-
-
-@dataclasses.dataclass(frozen=True)
-class Deadly(ChildTrainer):
-    """A trainer whose process is killed while it trains one of the networks."""
-
-    key: str = ""
-
-    def train(self, net):
-        if net.key == self.key:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().train(net)
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +59,6 @@ def test_processes_find_what_one_finds_and_a_killed_child_is_a_row(data, tmp_pat
     assert len({child.reward for child in here}) > 1
 
 
-def parent_of_a_worker(pipe):
-    """Start what trains children, tell its number, and wait to be killed."""
-    context = get_context("fork")
-    _, theirs = context.Pipe()
-    worker = context.Process(target=_serve, args=(theirs, 0))
-    worker.start()
-    pipe.send(worker.pid)
-    worker.join()
-
-
 def test_no_process_outlives_a_search_that_was_killed():
     if "forkserver" not in get_all_start_methods():
         pytest.skip("this system does not fork")
@@ -99,10 +74,6 @@ def test_no_process_outlives_a_search_that_was_killed():
     while is_there(worker) and time.monotonic() < end_s:
         time.sleep(0.01)
     assert not is_there(worker)
-
-
-def search_here(folder):
-    search_nas_rl(TINY, folder, how=Training(processes=0))
 
 
 def rows_of(path):
@@ -172,9 +143,7 @@ def test_ray_finds_what_one_process_finds_and_a_killed_child_is_a_row(data, tmp_
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from ofa_kit.nas.nas_rl.engine_ray import RayEngine
 
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(REPO), os.environ.get("PYTHONPATH", "")])
-    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]))
     recipe = tiny()
     here = searched(InThisProcess(ChildTrainer(recipe, data)), recipe, data, tmp_path / "here")
     ray = searched(RayEngine(Deadly(recipe, data, key=here[5].key)), recipe, data, tmp_path / "ray")

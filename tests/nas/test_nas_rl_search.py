@@ -15,7 +15,7 @@ from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildTrainer
 from tests.conftest import ofa_kit_here
-from tests.nas.test_nas_rl_engines import TINY
+from tests.nas.nas_rl_children import TINY
 
 QUICK = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, rounds_per_block: 3, pause_s: 0.0, warmup_s: 0.0}\n"
 HERE = Training(processes=0)
