@@ -1,13 +1,16 @@
 """`ofa-kit search darts`; whoever makes the group registers it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ofa_kit.cli.options import JsonOption
 from ofa_kit.cli.show import run_folder, show
 from ofa_kit.errors import OfaKitError
+
+if TYPE_CHECKING:
+    from ofa_kit.commands.cells_found import CellsFound
 
 
 def darts(
@@ -40,11 +43,8 @@ def darts(
     as_json: JsonOption = False,
 ) -> None:
     """Search two cells by gradients through a mixture of all operations (Liu et al. 2019)."""
-    from dataclasses import asdict
-
     from ofa_kit.cli.values import read_values
     from ofa_kit.commands.search_darts import search_darts
-    from ofa_kit.nas.cells.text import write_genotype
     from ofa_kit.progress import Terminal
 
     given = {
@@ -66,18 +66,32 @@ def darts(
             "nothing to search with: give --recipe NAME (see profiles/recipes/darts-*.yaml), or --run NAME"
         )
     found = search_darts(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
+    show_cells(found, "genotype.txt, pictures of the cells, search.csv, shares.csv", as_json)
+
+
+def show_cells(found: "CellsFound", files: str, as_json: bool, *, arc: str = "") -> None:
+    """Print what a search of cells found; `arc` is ENAS's form of the genotype."""
+    from dataclasses import asdict
+
+    from ofa_kit.nas.cells.text import write_genotype
+
     shape, latency = found.shape, found.latency
     text = [
         f"genotype  {write_genotype(found.genotype)}",
+        *([f"arc       {arc}"] if arc else []),
         f"network   {shape.cells} cells, {shape.channels} channels: {found.params:,} parameters, {found.macs:,} MACs",
         f"epochs    {found.epochs}",
-        f"files     {found.folder}: genotype.txt, pictures of the cells, search.csv, shares.csv",
+        f"files     {found.folder}: {files}",
     ]
     if latency is not None:
-        text.insert(2, f"latency   {latency.latency_ms:.4f} ms measured, {found.latency_ms_predicted:.4f} ms predicted")
-    text.append(f"next: ofa-kit train-cells --genotype {found.folder}/genotype.txt --recipe cells-small")
+        text.insert(
+            -2, f"latency   {latency.latency_ms:.4f} ms measured, {found.latency_ms_predicted:.4f} ms predicted"
+        )
+    layout = "" if shape.layout == "darts" else f" --set layout={shape.layout}"
+    text.append(f"next: ofa-kit train-cells --genotype {found.folder}/genotype.txt --recipe cells-small{layout}")
     facts = {
         "genotype": write_genotype(found.genotype),
+        **({"arc": arc} if arc else {}),
         "params": found.params,
         "macs": found.macs,
         "epochs": found.epochs,

@@ -13,7 +13,7 @@ from ofa_kit.errors import OfaKitError
 def train_cells(
     genotype: Annotated[
         str | None,
-        typer.Option(help="darts-v1, darts-v2, nasnet, amoebanet, pc-darts-*, a file, or 'Genotype(...)'."),
+        typer.Option(help="darts-v1, darts-v2, nasnet, amoebanet, pc-darts-*, enas-micro, a file, or the text itself."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe: a name such as cells-small, or a YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,

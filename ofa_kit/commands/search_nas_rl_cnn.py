@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa_kit import storage
+from ofa_kit.commands.cells_found import RESULT, alone, can_draw, open_times
 from ofa_kit.commands.proven_export import MODEL, save_proven
-from ofa_kit.commands.search_darts import RESULT, alone, can_draw, open_times
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset

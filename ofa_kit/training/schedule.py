@@ -1,4 +1,4 @@
-"""Learning rates by step: linear warm-up, then cosine or linear to zero, or exponential decay to a constant ending."""
+"""Learning rates: linear warm-up, then cosine, linear or exponential decay; and cosines with restarts."""
 
 import math
 from typing import Literal
@@ -27,3 +27,15 @@ def learning_rate(
         return base_lr * (1 - done)
     decayed: float = DECAY ** ((step - warmup) / steps_per_epoch / DECAY_EPOCHS)
     return base_lr * max(CONSTANT_ENDING, decayed)
+
+
+def restarted_cosine(highest: float, lowest: float, epochs: float, *, first: int, factor: int) -> float:
+    """Return the rate after so many epochs of cosines from `highest` to `lowest` (SGDR, Loshchilov & Hutter 2017).
+
+    The first lasts `first` epochs, each further one `factor` times as long as the one before.
+    """
+    length = float(first)
+    while epochs >= length:
+        epochs -= length
+        length *= factor
+    return lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * epochs / length))

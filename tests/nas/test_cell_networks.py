@@ -9,11 +9,13 @@ from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape, DropPath
 from ofa_kit.nas.cells.presets import PRESETS
 
 CIFAR = CellNetworkShape(cells=20, channels=36)
+ENAS_CIFAR = CellNetworkShape(cells=17, channels=36, layout="enas")
 IMAGENET = CellNetworkShape(cells=14, channels=48, num_classes=1000, image_size=224, stem="photos")
 PUBLISHED = [
     ("darts-v2", CIFAR, 3_349_342, 3_825_768, 528_359_040),
     ("darts-v2", IMAGENET, 4_718_752, 5_979_528, 529_911_552),
     ("darts-v1", CIFAR, 3_169_414, 3_645_840, 500_987_520),
+    ("enas-micro", ENAS_CIFAR, 3_894_372, 4_389_220, 620_907_552),
 ]
 
 
@@ -25,10 +27,11 @@ def test_published_networks_have_the_published_counts(name, shape, params, with_
     assert macs_of(network, (3, shape.image_size, shape.image_size)) == macs
 
 
+@pytest.mark.parametrize("layout", ["darts", "enas"])
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_every_published_genotype_makes_a_network_that_learns(name):
+def test_every_published_genotype_makes_a_network_that_learns(name, layout):
     torch.manual_seed(0)
-    shape = CellNetworkShape(cells=3, channels=4, image_size=32)
+    shape = CellNetworkShape(cells=3, channels=4, image_size=32, layout=layout)
     network = CellNetwork(PRESETS[name], shape, auxiliary=True)
     logits, extra = network.logits(torch.randn(2, 3, 32, 32), DropPath(0.3, torch.Generator().manual_seed(0)))
     assert logits.shape == extra.shape == (2, 10)

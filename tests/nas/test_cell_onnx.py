@@ -20,12 +20,18 @@ def run(model, array):
 
 
 @pytest.mark.parametrize(
-    ("name", "stem", "size"),
-    [("darts-v2", "small-images", 14), ("amoebanet", "small-images", 7), ("nasnet", "photos", 48)],
+    ("name", "stem", "size", "layout"),
+    [
+        ("darts-v2", "small-images", 14, "darts"),
+        ("amoebanet", "small-images", 7, "darts"),
+        ("nasnet", "photos", 48, "darts"),
+        ("enas-micro", "small-images", 7, "enas"),
+        ("amoebanet", "photos", 48, "enas"),
+    ],
 )
-def test_an_exported_network_computes_what_pytorch_does(name, stem, size):
+def test_an_exported_network_computes_what_pytorch_does(name, stem, size, layout):
     torch.manual_seed(0)
-    shape = CellNetworkShape(cells=3, channels=4, image_size=size, stem=stem)
+    shape = CellNetworkShape(cells=4, channels=4, image_size=size, stem=stem, layout=layout)
     network = CellNetwork(PRESETS[name], shape)
     for _ in range(3):
         network(torch.randn(8, 3, size, size))
@@ -38,13 +44,14 @@ def test_an_exported_network_computes_what_pytorch_does(name, stem, size):
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("layout", ["darts", "enas"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_single_operations_have_the_shape_of_pytorch(name, stride):
+def test_single_operations_have_the_shape_of_pytorch(name, stride, layout):
     x = torch.randn(1, 4, 7, 7)
-    model = operation_model(name, channels=4, size=7, stride=stride)
+    model = operation_model(name, channels=4, size=7, stride=stride, layout=layout)
     found = run(model, x.numpy())
-    assert found.shape == tuple(make_operation(name, 4, stride)(x).shape)
+    assert found.shape == tuple(make_operation(name, 4, stride, layout=layout)(x).shape)
     assert np.abs(TorchGraph(model, device="cpu")(x)[0].numpy() - found).max() <= 1e-5
 
 

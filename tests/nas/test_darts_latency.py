@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, all_edges
+from ofa_kit.nas.cells.latency import CellLatency, OperationPlace
 from ofa_kit.nas.cells.plan import places
 from ofa_kit.nas.darts.alphas import Alphas
 from ofa_kit.nas.darts.derive import derive
-from ofa_kit.nas.darts.latency import CellLatency, LatencyTerm, OperationPlace, drawn_in_two
+from ofa_kit.nas.darts.latency import LatencyTerm, drawn_in_two, expected_ms
 
 PLACES = places(cells=6, channels=4, image_size=32)
 
@@ -51,19 +52,37 @@ def test_below_the_target_nothing_is_paid():
     assert all(float(gradient.abs().max()) == 0 for gradient in term.gradients(decided()))
 
 
+def test_above_the_target_the_term_draws_until_the_derived_cells_are_within_it():
+    found = latency()
+    alphas = decided(spread=0.01)
+    start_ms = found.of_genotype(derive(alphas.mixture(), DARTS_OPERATIONS))
+    term = LatencyTerm(found, weight=1.0, target_ms=0.6 * start_ms)
+    adam = torch.optim.Adam(alphas.tensors, lr=0.01)
+    assert not term.is_met(alphas)
+    steps = 0
+    while not term.is_met(alphas) and steps < 200:
+        for tensor, gradient in zip(alphas.tensors, term.gradients(alphas), strict=True):
+            tensor.grad = gradient
+        adam.step()
+        steps += 1
+    assert term.is_met(alphas)
+    assert found.of_genotype(derive(alphas.mixture(), DARTS_OPERATIONS)) <= 0.6 * start_ms
+    assert all(float(gradient.abs().max()) == 0 for gradient in term.gradients(alphas))
+
+
 def test_none_does_not_make_a_network_faster():
     alphas = decided()
     values = [t.detach().clone() for t in alphas.tensors]
     for value in values:
         value[:, 0] += 5
-    assert torch.allclose(latency().expected_ms(alphas), latency().expected_ms(alphas.with_tensors(values)))
+    assert torch.allclose(expected_ms(latency(), alphas), expected_ms(latency(), alphas.with_tensors(values)))
 
 
 def test_where_all_is_decided_the_expectation_is_the_derived_network():
     """A single node keeps both its edges."""
     alphas = decided(1, spread=1000.0)
     genotype = derive(alphas.mixture(), DARTS_OPERATIONS)
-    assert float(latency(1).expected_ms(alphas).detach()) == pytest.approx(latency(1).of_genotype(genotype), rel=1e-6)
+    assert float(expected_ms(latency(1), alphas).detach()) == pytest.approx(latency(1).of_genotype(genotype), rel=1e-6)
 
 
 def test_edges_count_their_chance_to_be_kept():

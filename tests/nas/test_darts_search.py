@@ -12,11 +12,11 @@ from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import RecipeError, RunError
 from ofa_kit.nas.cells.counts import macs_of
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, all_edges
+from ofa_kit.nas.cells.measured import network_name
 from ofa_kit.nas.cells.network import CellNetwork
 from ofa_kit.nas.cells.presets import find_genotype
 from ofa_kit.nas.cells.sampling import uniform_genotype
 from ofa_kit.nas.darts.alphas import Alphas
-from ofa_kit.nas.darts.measured import network_name
 from ofa_kit.nas.darts.perturbation import select
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Halves, Search

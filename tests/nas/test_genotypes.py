@@ -1,10 +1,12 @@
 """Genotypes are values, their text form round-trips, and nothing in it is executed."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_kit.errors import OfaKitError, UnknownNameError, WeightsError
+from ofa_kit.nas.cells.arc import MICRO_OPERATIONS, is_arc, micro_cell, read_arc, write_arc
 from ofa_kit.nas.cells.genotype import OPERATIONS, Cell, Edge, Genotype, all_edges
 from ofa_kit.nas.cells.presets import PRESETS, find_genotype
 from ofa_kit.nas.cells.text import read_genotype, write_genotype
@@ -22,6 +24,53 @@ def cells(draw):
 @given(st.builds(Genotype, cells(), cells()))
 def test_the_text_form_round_trips(genotype):
     assert read_genotype(write_genotype(genotype)) == genotype
+
+
+@st.composite
+def micro_genotypes(draw):
+    nodes = draw(st.integers(1, 7))
+    operations = st.integers(0, len(MICRO_OPERATIONS) - 1)
+
+    def cell():
+        return micro_cell([(draw(st.integers(0, edge // 2 + 1)), draw(operations)) for edge in range(2 * nodes)])
+
+    return Genotype(cell(), cell())
+
+
+@given(micro_genotypes())
+def test_arcs_of_enas_round_trip_as_text_and_as_numpy_prints_them(genotype):
+    text = write_arc(genotype)
+    assert is_arc(text)
+    assert read_arc(text) == find_genotype(text) == genotype
+    numbers = np.array(text.split(), int)
+    printed = "\n".join(np.array2string(half, max_line_width=20) for half in np.split(numbers, 2))
+    assert find_genotype(printed) == read_genotype(write_genotype(genotype)) == genotype
+
+
+def test_the_published_arc_is_a_preset_and_a_file(tmp_path):
+    cell = PRESETS["enas-micro"].reduce
+    assert cell.pairs[-2:] == [("max_pool_3x3", 0), ("sep_conv_5x5", 1)]
+    assert cell.concat == (2, 4, 5, 6), "node 3 is read by node 4"
+    (tmp_path / "arc.txt").write_text(write_arc(PRESETS["enas-micro"]) + "\n")
+    assert find_genotype(str(tmp_path / "arc.txt")) == PRESETS["enas-micro"]
+    with pytest.raises(WeightsError, match="dil_conv_3x3"):
+        write_arc(PRESETS["darts-v2"])
+
+
+@pytest.mark.parametrize(
+    ("arc", "message"),
+    [
+        ("0 1 1 1 0 0 1", "multiple of 8"),
+        ("0 5 1 1 0 0 1 1", "node 2 of the normal cell has operation 5; ENAS knows 0 sep_conv_3x3"),
+        ("0 1 1 1 0 0 2 1", "node 2 of a cell reads node 2; it can read 0 to 1"),
+        ("0 1 1 1 0 -1 1 1", "operation -1"),
+        ("print('x')", "no arc of ENAS"),
+        ("3", "no arc of ENAS"),
+    ],
+)
+def test_other_arcs_are_refused(arc, message):
+    with pytest.raises(WeightsError, match=message):
+        read_arc(arc)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

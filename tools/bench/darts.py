@@ -23,16 +23,17 @@ from typing import Any
 import torch
 
 from ofa_kit.cli.values import read_values
-from ofa_kit.commands.search_darts import CellsFound, network_shape, open_times, search_darts
+from ofa_kit.commands.cells_found import CellsFound, open_times
+from ofa_kit.commands.search_darts import network_shape, search_darts
 from ofa_kit.commands.train_cells import train_cells
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype
+from ofa_kit.nas.cells.measured import network_bytes, network_name
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.cells.sampling import random_genotype
 from ofa_kit.nas.cells.text import write_genotype
 from ofa_kit.nas.cells.training import CellTraining
-from ofa_kit.nas.darts.measured import network_bytes, network_name
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Search
 from ofa_kit.progress import Terminal

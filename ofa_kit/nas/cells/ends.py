@@ -37,7 +37,7 @@ class AuxiliaryHead(nn.Module):
     That of photos omits the last batch norm, as the authors' ImageNet results do.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, kind: Stem, size: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, kind: Stem, size: int, *, bias: bool = True) -> None:
         super().__init__()
         small = kind == "small-images"
         middle, outside = AUXILIARY_CHANNELS
@@ -59,7 +59,7 @@ class AuxiliaryHead(nn.Module):
             *norm,
             nn.ReLU(),
         )
-        self.classifier = nn.Linear(outside, num_classes)
+        self.classifier = nn.Linear(outside, num_classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, S, S) to logits (N, classes)."""

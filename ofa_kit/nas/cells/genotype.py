@@ -1,7 +1,7 @@
 """Cell and Genotype: which operations join which nodes, as values that compare and hash."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ofa_kit.errors import UnknownNameError, WeightsError
 
@@ -88,6 +88,10 @@ class Cell:
         read = {source for _, source in self.pairs}
         return tuple(node for node in range(INPUTS, INPUTS + len(self.nodes)) if node not in read)
 
+    def joining_unused(self) -> "Cell":
+        """Return the same cell with its unused nodes joined."""
+        return replace(self, concat=self.unused)
+
 
 @dataclass(frozen=True)
 class Genotype:
@@ -100,6 +104,10 @@ class Genotype:
         """Return the cell of one kind."""
         return self.reduce if reduction else self.normal
 
+    def joining_unused(self) -> "Genotype":
+        """Return the same cells with their unused nodes joined."""
+        return Genotype(self.normal.joining_unused(), self.reduce.joining_unused())
+
 
 def all_edges(nodes: int) -> list[tuple[int, int]]:
     """Return (node, input) of the full graph of `nodes` inner nodes, in DARTS's order: its alphas have one row each."""
@@ -109,3 +117,12 @@ def all_edges(nodes: int) -> list[tuple[int, int]]:
 def edges_of_node(edges: Sequence[tuple[int, int]], node: int) -> list[int]:
     """Return the rows of `all_edges` that end at a node."""
     return [row for row, (end, _) in enumerate(edges) if end == node]
+
+
+def nodes_of_rows(rows: int) -> int:
+    """Return how many inner nodes have so many edges together."""
+    nodes = 0
+    while len(all_edges(nodes)) < rows:
+        nodes += 1
+    assert len(all_edges(nodes)) == rows
+    return nodes

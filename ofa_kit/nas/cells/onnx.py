@@ -8,14 +8,15 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from ofa_kit.nas.cells.network import CellModule, CellNetwork
+from ofa_kit.nas.cells.network import CellModule, CellNetwork, make_inputs
 from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
+from ofa_kit.nas.cells.plan import CellPlace, Layout
 from ofa_kit.nas.onnx_graph import OnnxGraph
 
 
 def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
     """Return images (N, C, S, S) to logits (N, classes); batch None leaves N open."""
-    graph, shape = _Graph(), network.shape
+    graph, shape = CellGraph(), network.shape
     tensor, stem = "images", []
     for number, part in enumerate(network.stem):
         assert isinstance(part, nn.Sequential)
@@ -25,27 +26,43 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
     for number, cell in enumerate(network.cells):
         assert isinstance(cell, CellModule)
         before, last = last, graph.cell(cell, before, last, f"cell{number}")
+    tensor = graph.relu(last) if shape.activates_end else last
     image = (shape.in_channels, shape.image_size, shape.image_size)
-    return graph.classifier(last, list(network.classifier.named_parameters()), image, shape.num_classes, batch)
+    return graph.classifier(tensor, list(network.classifier.named_parameters()), image, shape.num_classes, batch)
 
 
-def operation_model(name: str, *, channels: int, size: int, stride: int, batch: int = 1) -> onnx.ModelProto:
+def operation_model(
+    name: str, *, channels: int, size: int, stride: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
     """Return one operation with random weights on (N, C, size, size); its time does not depend on what they hold."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        operation = make_operation(name, channels, stride)
-    graph = _Graph()
-    made = graph.operation(operation, "x", name)
-    if made == "x":
+        operation = make_operation(name, channels, stride, layout=layout)
+    out = (size + stride - 1) // stride
+    return _single(operation, name, [batch, channels, size, size], [batch, channels, out, out])
+
+
+def input_model(
+    place: CellPlace, number: int, *, in_channels: int, size: int, batch: int = 1, layout: Layout = "darts"
+) -> onnx.ModelProto:
+    """Return what input `number` of a cell does to (N, in_channels, size, size), with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = make_inputs(place, (in_channels, in_channels), layout=layout)[number]
+    out = [batch, place.channels, place.in_size, place.in_size]
+    return _single(module, f"input{number}", [batch, in_channels, size, size], out)
+
+
+def _single(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
+    graph = CellGraph()
+    if graph.operation(module, "x", name) == "x":
         graph.node("Identity", ["x"], name, output="y")
     else:
         graph.nodes[-1].output[0] = "y"
-    out = (size + stride - 1) // stride
-    source = ("x", TensorProto.FLOAT, [batch, channels, size, size])
-    return graph.model([source], [("y", TensorProto.FLOAT, [batch, channels, out, out])])
+    return graph.model([("x", TensorProto.FLOAT, in_shape)], [("y", TensorProto.FLOAT, out_shape)])
 
 
-class _Graph(OnnxGraph):
+class CellGraph(OnnxGraph):
     """Cells and operations on the way."""
 
     def __init__(self) -> None:
@@ -74,12 +91,16 @@ class _Graph(OnnxGraph):
         """Append an operation and return its output tensor."""
         if isinstance(module, nn.Identity):
             return tensor
+        if isinstance(module, nn.Sequential):
+            for number, part in enumerate(module):
+                tensor = self.operation(part, tensor, f"{name}.{number}")
+            return tensor
         if isinstance(module, nn.MaxPool2d):
             return self.node("MaxPool", [tensor], name, **_window(module))
         if isinstance(module, nn.AvgPool2d):
             return self.node("AveragePool", [tensor], name, count_include_pad=0, **_window(module))
         assert isinstance(module, Learned)
-        return self.learned(module, self.relu(tensor), name)
+        return self.learned(module, self.relu(tensor) if module.activates else tensor, name)
 
     def learned(self, module: Learned, activated: str, name: str) -> str:
         """Append convolutions for an input that went through ReLU."""
@@ -89,8 +110,8 @@ class _Graph(OnnxGraph):
         if isinstance(module, FactorizedReduce):
             scale, shift = _folded(module.norm)
             half = module.even.out_channels
-            even = self.conv(module.even, activated, f"{name}/even", scale[:half], shift[:half])
-            odd = self.conv(module.odd, activated, f"{name}/odd", scale[half:], shift[half:], padding=1)
+            even = self.conv(module.even, activated, f"{name}/even", scale[:half], shift[:half], strides=(2, 2))
+            odd = self.conv(module.odd, activated, f"{name}/odd", scale[half:], shift[half:], strides=(2, 2), padding=1)
             return self.node("Concat", [even, self.without_first(odd, name)], f"{name}/concat", axis=1)
         assert isinstance(module, ReLUConvNorm)
         return self.convs(list(module.convs), module.norm, activated, name)
@@ -122,6 +143,7 @@ class _Graph(OnnxGraph):
         name: str,
         scale: Tensor | None,
         shift: Tensor | None,
+        strides: tuple[int, ...] | None = None,
         padding: int | None = None,
     ) -> str:
         weight = conv.weight.detach().double()
@@ -133,7 +155,7 @@ class _Graph(OnnxGraph):
             [tensor, *names],
             name,
             kernel_shape=list(conv.kernel_size),
-            strides=list(conv.stride),
+            strides=list(strides or conv.stride),
             dilations=list(conv.dilation),
             group=conv.groups,
             pads=[rows, columns, rows, columns],

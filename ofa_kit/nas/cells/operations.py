@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ofa_kit.errors import UnknownNameError
 from ofa_kit.nas.cells.genotype import OPERATIONS, SKIP
+from ofa_kit.nas.cells.plan import Layout
 
 Norm = Callable[[int], nn.Module]
 """Makes the batch norm of so many channels."""
@@ -17,6 +18,8 @@ class Learned(nn.Module):
     """An operation that begins with ReLU and ends with batch norm, both of which a caller can do itself."""
 
     norm: nn.Module
+    activates = True
+    """Whether it does begin with ReLU."""
 
     def before_norm(self, activated: Tensor) -> Tensor:
         """Map an input that went through ReLU to what the last batch norm reads."""
@@ -24,7 +27,7 @@ class Learned(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, S, S) to (N, C', S / stride, S / stride), rounded up."""
-        out: Tensor = self.norm(self.before_norm(torch.relu(x)))
+        out: Tensor = self.norm(self.before_norm(torch.relu(x) if self.activates else x))
         return out
 
 
@@ -58,20 +61,25 @@ class Twice(Learned):
 
 
 class FactorizedReduce(Learned):
-    """Halve the size: two 1x1 convolutions of stride 2, one on the even and one on the odd pixels."""
+    """Halve the size: two 1x1 convolutions, one on the even and one on the odd rows and columns.
 
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+    Pixels are chosen before the convolution: with a stride of 2 and few channels, oneDNN's writes beyond its memory in
+    the layout with channels last.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm, *, activates: bool = True) -> None:
         super().__init__()
+        self.activates = activates
         half = out_channels // 2
-        self.even = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.even = nn.Conv2d(in_channels, half, 1, bias=False)
+        self.odd = nn.Conv2d(in_channels, out_channels - half, 1, bias=False)
         self.norm = norm(out_channels)
 
     def before_norm(self, activated: Tensor) -> Tensor:
         height, width = activated.shape[2:]
         if height % 2 or width % 2:
             activated = F.pad(activated, (0, width % 2, 0, height % 2))
-        return torch.cat([self.even(activated), self.odd(activated[:, :, 1:, 1:])], 1)
+        return torch.cat([self.even(activated[:, :, ::2, ::2]), self.odd(activated[:, :, 1::2, 1::2])], 1)
 
 
 def batch_norm(channels: int) -> nn.Module:
@@ -84,19 +92,28 @@ def batch_statistics(channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
 
 
+def own_statistics(channels: int) -> nn.Module:
+    """Return a batch norm that learns and always uses the statistics of its batch."""
+    return nn.BatchNorm2d(channels, track_running_stats=False)
+
+
 def pointwise(in_channels: int, out_channels: int, norm: Norm) -> ReLUConvNorm:
     """Return the 1x1 convolution that brings a cell's input to its channels."""
     return ReLUConvNorm([nn.Conv2d(in_channels, out_channels, 1, bias=False)], norm)
 
 
-def make_operation(name: str, channels: int, stride: int, norm: Norm = batch_norm) -> nn.Module:
+def make_operation(
+    name: str, channels: int, stride: int, norm: Norm = batch_norm, layout: Layout = "darts"
+) -> nn.Module:
     """Return an operation of `channels` in and out: Learned, a pool without batch norm, or an identity.
 
     `none` cannot be made: nobody computes it.
     """
     kind, _, size = name.rpartition("_")
     if name == SKIP:
-        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
+        if stride == 1:
+            return nn.Identity()
+        return FactorizedReduce(channels, channels, norm, activates=layout == "darts")
     if name == "conv_7x1_1x7":
         across = nn.Conv2d(channels, channels, (1, 7), stride=(1, stride), padding=(0, 3), bias=False)
         down = nn.Conv2d(channels, channels, (7, 1), stride=(stride, 1), padding=(3, 0), bias=False)
@@ -109,12 +126,12 @@ def make_operation(name: str, channels: int, stride: int, norm: Norm = batch_nor
     if kind == "avg_pool":
         return nn.AvgPool2d(k, stride=stride, padding=k // 2, count_include_pad=False)
     if kind == "dil_conv":
-        return ReLUConvNorm(_separable(channels, k, stride, dilation=2), norm)
-    first, second = (ReLUConvNorm(_separable(channels, k, step), norm) for step in (stride, 1))
+        return ReLUConvNorm(separable(channels, k, stride, dilation=2), norm)
+    first, second = (ReLUConvNorm(separable(channels, k, step), norm) for step in (stride, 1))
     return Twice(first, second)
 
 
-def _separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
+def separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
     """Return a depthwise and a pointwise convolution."""
     padding = dilation * (k // 2)
     return [

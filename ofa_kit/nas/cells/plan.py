@@ -7,6 +7,14 @@ from ofa_kit.errors import RecipeError
 
 Stem = Literal["small-images", "photos"]
 """One convolution that keeps the size (CIFAR), or three of stride 2 (ImageNet)."""
+Layout = Literal["darts", "enas"]
+"""Whose network the cells stand in.
+
+ENAS's has a 1x1 convolution before a cell only where an input has other channels, and then one on the second input
+always; skip-connections of stride 2 without ReLU, and never dropped; ReLU before the classifier, which has no bias; the
+auxiliary head one cell later; drop-path that grows from cell to cell. The cells that halve are DARTS's: the same ones
+where there are 3n + 2 cells, as in the published networks.
+"""
 STEM_MULTIPLIER = 3
 PHOTO_STEM_STRIDES = 8
 
@@ -58,9 +66,9 @@ def places(*, cells: int, channels: int, image_size: int, stem: Stem = "small-im
     return found
 
 
-def auxiliary_index(cells: int) -> int:
+def auxiliary_index(cells: int, layout: Layout = "darts") -> int:
     """Return the cell whose output feeds the auxiliary head."""
-    return 2 * cells // 3
+    return min(cells - 1, 2 * cells // 3 + (layout == "enas"))
 
 
 def halved(size: int) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ofa_kit.errors import UnknownNameError, WeightsError
+from ofa_kit.nas.cells.arc import is_arc, read_arc
 from ofa_kit.nas.cells.genotype import Cell, Genotype
 from ofa_kit.nas.cells.text import read_genotype
 
@@ -114,19 +115,28 @@ PRESETS = {
             INNER,
         ),
     ),
+    # Pham et al. 2018: the arc of the authors' script for the final network
+    "enas-micro": read_arc(
+        "0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1 "
+        "1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1"
+    ),
 }  # fmt: skip
 
 
 def find_genotype(text: str) -> Genotype:
-    """Return the genotype that a preset's name, a file with the text form, or the text itself means."""
+    """Return the genotype that a preset's name, a file with a text form, or the text itself means."""
     if text in PRESETS:
         return PRESETS[text]
-    if "(" in text:
-        return read_genotype(text)
+    if "(" in text or is_arc(text):
+        return _read(text)
     path = Path(text)
     if not path.is_file():
         raise UnknownNameError("genotype", text, [*PRESETS, "FILE", "Genotype(...)"])
     try:
-        return read_genotype(path.read_text(encoding="utf-8"))
+        return _read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"cannot read '{path}': {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read(text: str) -> Genotype:
+    return read_arc(text) if is_arc(text) else read_genotype(text)

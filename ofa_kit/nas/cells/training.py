@@ -13,13 +13,13 @@ from ofa_kit.data.batches import batches_per_epoch, evaluation_batches, training
 from ofa_kit.data.cutout import cutout
 from ofa_kit.data.dataset import Dataset, ImageSource, part_of
 from ofa_kit.nas.cells.genotype import Genotype
-from ofa_kit.nas.cells.network import CellNetwork, DropPath
+from ofa_kit.nas.cells.network import CellNetwork, Dropout, DropPath
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.supernet.recalibrate import percent_correct
 from ofa_kit.training import checkpoint
 from ofa_kit.training.epochs import Numbers, Rows
 from ofa_kit.training.losses import wide
-from ofa_kit.training.schedule import learning_rate
+from ofa_kit.training.schedule import learning_rate, restarted_cosine
 
 COLUMNS = ("epoch", "lr", "loss", "drop_path", "validation_top1", "elapsed_s")
 Batch = tuple[Tensor, Tensor]
@@ -48,6 +48,7 @@ class CellTraining:
             lr=recipe.lr,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
             fused=True,
         )
 
@@ -75,7 +76,9 @@ class CellTraining:
             group["lr"] = self._learning_rate(epoch * self.steps_per_epoch + step)
         self.network.train()
         self.sgd.zero_grad()
-        loss, whole = self._losses(images, labels, DropPath(self._drop_path(epoch), generator))
+        drop = DropPath(self._drop_path(epoch), generator)
+        dropout = Dropout(recipe.dropout, generator) if recipe.dropout else None
+        loss, whole = self._losses(images, labels, drop, dropout)
         whole.backward()
         if recipe.clip_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
@@ -110,11 +113,11 @@ class CellTraining:
         self.network.load_state_dict(checkpoint.without_prefix("network", tensors))
         checkpoint.restore_optimizer(self.sgd, checkpoint.without_prefix("sgd", tensors))
 
-    def _losses(self, images: Tensor, labels: Tensor, drop: DropPath) -> tuple[Tensor, Tensor]:
+    def _losses(self, images: Tensor, labels: Tensor, drop: DropPath, dropout: Dropout | None) -> tuple[Tensor, Tensor]:
         """Return the loss of the classifier, and with the auxiliary head's."""
         recipe = self.recipe
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            logits, extra = self.network.logits(images, drop if drop.probability else None)
+            logits, extra = self.network.logits(images, drop if drop.probability else None, dropout)
             loss = F.cross_entropy(wide(logits), labels, label_smoothing=recipe.label_smoothing)
             if extra is None:
                 return loss, loss
@@ -125,11 +128,15 @@ class CellTraining:
         return self.recipe.drop_path * epoch / self.epochs
 
     def _learning_rate(self, done: int) -> float:
+        recipe = self.recipe
+        if recipe.schedule == "restarts":
+            epochs = done / self.steps_per_epoch
+            return restarted_cosine(recipe.lr, recipe.lr_min, epochs, first=recipe.restart_epochs, factor=2)
         return learning_rate(
-            self.recipe.schedule,
-            self.recipe.lr,
+            recipe.schedule,
+            recipe.lr,
             done,
             steps=self.epochs * self.steps_per_epoch,
             steps_per_epoch=self.steps_per_epoch,
-            warmup=self.recipe.warmup_epochs * self.steps_per_epoch,
+            warmup=recipe.warmup_epochs * self.steps_per_epoch,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ofa_kit.nas.cells.genotype import all_edges, edges_of_node
+from ofa_kit.nas.cells.genotype import all_edges, edges_of_node, nodes_of_rows
 
 START = 1e-3
 """Standard deviation of fresh alphas."""
@@ -104,12 +104,3 @@ def softmax_by_node(scores: Tensor) -> Tensor:
     nodes = nodes_of_rows(len(scores))
     edges = all_edges(nodes)
     return torch.cat([scores[edges_of_node(edges, node)].softmax(0) for node in range(2, 2 + nodes)])
-
-
-def nodes_of_rows(rows: int) -> int:
-    """Return how many inner nodes have so many edges together."""
-    nodes = 0
-    while len(all_edges(nodes)) < rows:
-        nodes += 1
-    assert len(all_edges(nodes)) == rows
-    return nodes

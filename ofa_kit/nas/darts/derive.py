@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype, all_edges, edges_of_node
-from ofa_kit.nas.darts.alphas import Mixture, nodes_of_rows
+from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype, all_edges, edges_of_node, nodes_of_rows
+from ofa_kit.nas.darts.alphas import Mixture
 
 KEPT = 2
 """Edges that a node keeps."""

@@ -9,7 +9,7 @@ from ofa_kit.errors import RecipeError
 from ofa_kit.nas.cells.ends import make_stem, pooled, stem_channels, through_stem
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, all_edges
 from ofa_kit.nas.cells.network import CellNetworkShape, make_inputs
-from ofa_kit.nas.cells.operations import Learned, batch_statistics
+from ofa_kit.nas.cells.operations import Learned, batch_statistics, own_statistics
 from ofa_kit.nas.cells.plan import CellPlace
 from ofa_kit.nas.darts.alphas import Mixture
 from ofa_kit.nas.darts.mixed import MixedOperation, PartialMixedOperation, Source
@@ -77,7 +77,7 @@ class SearchNetwork(nn.Module):
         if shape.channels % parts:
             raise RecipeError(f"{shape.channels} channels cannot be cut into {parts} equal parts; change one of them")
         self.shape = shape
-        self.stem = make_stem(shape.stem, shape.in_channels, shape.channels, _remembers_nothing)
+        self.stem = make_stem(shape.stem, shape.in_channels, shape.channels, own_statistics)
         before = last = stem_channels(shape.stem, shape.channels)
         self.cells = nn.ModuleList()
         for place in shape.places:
@@ -97,7 +97,3 @@ class SearchNetwork(nn.Module):
             last = cell(before, activated, shares, edge_shares)
         logits: Tensor = self.classifier(pooled(last))
         return logits
-
-
-def _remembers_nothing(channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels, track_running_stats=False)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype, all_edges, edges_of_node
-from ofa_kit.nas.darts.alphas import Mixture, nodes_of_rows
+from ofa_kit.nas.cells.genotype import INPUTS, NONE, Cell, Edge, Genotype, all_edges, edges_of_node, nodes_of_rows
+from ofa_kit.nas.darts.alphas import Mixture
 from ofa_kit.nas.darts.derive import KEPT, whole_cell
 
 LossOf = Callable[[Mixture], float]

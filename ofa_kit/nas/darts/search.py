@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from ofa_kit.data.batches import batches_per_epoch, evaluation_batches, training_batches
 from ofa_kit.data.dataset import Dataset, ImageSource, hold_out, part_of
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype, all_edges
+from ofa_kit.nas.cells.latency import CellLatency
 from ofa_kit.nas.cells.text import read_genotype, write_genotype
 from ofa_kit.nas.darts.alphas import Alphas, Mixture
 from ofa_kit.nas.darts.derive import derive
-from ofa_kit.nas.darts.latency import CellLatency, LatencyTerm
+from ofa_kit.nas.darts.latency import LatencyTerm, expected_ms
 from ofa_kit.nas.darts.network import SearchNetwork
 from ofa_kit.nas.darts.perturbation import select
 from ofa_kit.nas.darts.recipe import DartsRecipe
@@ -98,12 +99,12 @@ class Search:
         term = LatencyTerm(latency, recipe.latency_weight, recipe.latency_target_ms) if counts and latency else None
         self.moves = SearchStep(self.network, self.alphas, recipe, term)
         self.kept: Genotype | None = None
-        """The last cells within `max_skips`."""
+        """The last cells within `max_skips` and the latency target, where there is one of these."""
         self.ended_early = False
 
     @property
     def genotype(self) -> Genotype:
-        """Return the cells of the largest shares: those of the last epoch, or the last within `max_skips`."""
+        """Return the cells of the largest shares: those of the last epoch, or the last within the limits."""
         if self.kept is not None:
             return self.kept
         return derive(self.alphas.mixture(), DARTS_OPERATIONS)
@@ -127,10 +128,12 @@ class Search:
     def end_epoch(self, epoch: int, means: Numbers) -> Rows:
         """Derive cells, stop where they have too many skip-connections, and log."""
         found = derive(self.alphas.mixture(), DARTS_OPERATIONS)
-        most = self.recipe.max_skips
-        if most is None or found.normal.skips <= most:
-            self.kept = found if most is not None else None
-        elif self.kept is not None:
+        most, term = self.recipe.max_skips, self.moves.latency
+        fits = most is None or found.normal.skips <= most
+        if fits and (term is None or term.is_met(self.alphas)):
+            limited = most is not None or self.recipe.latency_target_ms is not None
+            self.kept = found if limited else None
+        elif not fits and self.kept is not None:
             self.ended_early = True
         row: dict[str, object] = {
             "epoch": epoch + 1,
@@ -144,7 +147,7 @@ class Search:
         }
         if self.latency is not None:
             with torch.no_grad():
-                row["latency_ms_expected"] = f"{float(self.latency.expected_ms(self.alphas)):.4f}"
+                row["latency_ms_expected"] = f"{float(expected_ms(self.latency, self.alphas)):.4f}"
             row["latency_ms_predicted"] = f"{self.latency.of_genotype(found):.4f}"
         return {self.metrics: [row], self.shares: list(self._share_rows(epoch + 1))}
 

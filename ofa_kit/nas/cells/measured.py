@@ -1,23 +1,26 @@
 """The latency of what a search may derive, measured: single operations on the device, set right by whole networks.
 
-An operation's time is that of its own session less an identity's on the same tensor. Whole networks take another time
+An operation's time is that of its own session less an identity's on the same tensor; where cells join different numbers
+of nodes, what reads them is timed for each number. Whole networks take another time
 than their operations together, mostly in proportion: random genotypes and those of one operation alone are timed too,
 and `latency = fixed + scale * sum` is fitted to them. How far off it is for a network left out stands beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 
 from ofa_kit.errors import TableError
 from ofa_kit.nas.cells.genotype import NONE, SKIP, Genotype, all_edges
+from ofa_kit.nas.cells.latency import CellLatency, InputPlace, OperationPlace, input_places, operation_place
 from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape
-from ofa_kit.nas.cells.onnx import network_model, operation_model
+from ofa_kit.nas.cells.onnx import input_model, network_model, operation_model
+from ofa_kit.nas.cells.plan import Layout
 from ofa_kit.nas.cells.sampling import random_genotype, uniform_genotype
 from ofa_kit.nas.cells.text import write_genotype
-from ofa_kit.nas.darts.latency import CellLatency, OperationPlace, operation_place
 from ofa_kit.nas.times import Times
 from ofa_kit.progress import Reporter
 
@@ -37,13 +40,24 @@ class MeasuredLatency:
 
 
 def measure_latency(
-    times: Times, shape: CellNetworkShape, nodes: int, operations: Sequence[str], reporter: Reporter | None = None
+    times: Times,
+    shape: CellNetworkShape,
+    nodes: int,
+    operations: Sequence[str],
+    reporter: Reporter | None = None,
+    *,
+    joined: Literal["all", "unused"] = "all",
 ) -> MeasuredLatency:
-    """Time operations and networks of `shape` as far as `times` lacks them, and fit."""
+    """Time operations and networks of `shape` as far as `times` lacks them, and fit.
+
+    `joined` says which nodes the cells to predict join.
+    """
     batch = times.backend.profile.batch
     places = dict.fromkeys(_places(shape, nodes, operations))
-    genotypes = _genotypes(nodes, operations)
-    models: dict[str, Callable[[], bytes]] = {place.key: _operation(place, batch) for place in places}
+    inputs = dict.fromkeys(found for _, _, found in input_places(shape.places, nodes)) if joined == "unused" else {}
+    genotypes = _genotypes(nodes, operations, joined)
+    models: dict[str, Callable[[], bytes]] = {place.key: _operation(place, batch, shape.layout) for place in places}
+    models |= {found.key: _input(found, batch, shape.layout) for found in inputs}
     models |= {network_name(shape, genotype): network_bytes(shape, genotype, batch) for genotype in genotypes}
     times.measure(models, reporter)
 
@@ -53,7 +67,11 @@ def measure_latency(
         identity = replace(place, operation=SKIP, stride=1)
         return max(0.0, times.of(place.key).latency_ms - times.of(identity.key).latency_ms)
 
-    plain = CellLatency.of_places(shape.places, nodes, operations, time_ms)
+    def input_ms(found: InputPlace) -> float:
+        identity = OperationPlace(SKIP, found.place.channels, found.place.in_size, 1)
+        return max(0.0, times.of(found.key).latency_ms - times.of(identity.key).latency_ms)
+
+    plain = CellLatency.of_places(shape.places, nodes, operations, time_ms, input_ms=input_ms if inputs else None)
     sums_ms = np.array([plain.of_genotype(genotype) for genotype in genotypes])
     whole_ms = np.array([times.of(network_name(shape, genotype)).latency_ms for genotype in genotypes])
     scale, fixed_ms = _line(sums_ms, whole_ms)
@@ -68,7 +86,9 @@ def measure_latency(
 
 def network_name(shape: CellNetworkShape, genotype: Genotype) -> str:
     """Return the name under which the time of a genotype's network is kept."""
-    return f"{shape.cells} cells, {shape.channels} channels, {shape.image_size} px, {write_genotype(genotype)}"
+    layout = "" if shape.layout == "darts" else f"{shape.layout}, "
+    size = f"{shape.cells} cells, {shape.channels} channels, {shape.image_size} px"
+    return f"{layout}{size}, {write_genotype(genotype)}"
 
 
 def network_bytes(shape: CellNetworkShape, genotype: Genotype, batch: int) -> Callable[[], bytes]:
@@ -83,10 +103,20 @@ def network_bytes(shape: CellNetworkShape, genotype: Genotype, batch: int) -> Ca
     return make
 
 
-def _operation(place: OperationPlace, batch: int) -> Callable[[], bytes]:
+def _operation(place: OperationPlace, batch: int, layout: Layout) -> Callable[[], bytes]:
     def make() -> bytes:
         model = operation_model(
-            place.operation, channels=place.channels, size=place.size, stride=place.stride, batch=batch
+            place.operation, channels=place.channels, size=place.size, stride=place.stride, batch=batch, layout=layout
+        )
+        return bytes(model.SerializeToString())
+
+    return make
+
+
+def _input(found: InputPlace, batch: int, layout: Layout) -> Callable[[], bytes]:
+    def make() -> bytes:
+        model = input_model(
+            found.place, found.number, in_channels=found.in_channels, size=found.size, batch=batch, layout=layout
         )
         return bytes(model.SerializeToString())
 
@@ -104,9 +134,11 @@ def _places(shape: CellNetworkShape, nodes: int, operations: Sequence[str]) -> I
                     yield found
 
 
-def _genotypes(nodes: int, operations: Sequence[str]) -> list[Genotype]:
+def _genotypes(nodes: int, operations: Sequence[str], joined: Literal["all", "unused"]) -> list[Genotype]:
     generator = torch.Generator().manual_seed(0)
     drawn = [random_genotype(nodes, operations, generator) for _ in range(RANDOM_NETWORKS)]
+    if joined == "unused":
+        drawn = [genotype.joining_unused() for genotype in drawn]
     known = [name for name in operations if name != NONE]
     return list(dict.fromkeys([*drawn, *(uniform_genotype(nodes, name) for name in known)]))
 

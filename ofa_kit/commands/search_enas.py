@@ -1,0 +1,43 @@
+"""search enas: what a recipe's `kind` names is searched by a controller over shared weights, in a run folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ofa_kit.commands.cells_found import CellsFound
+from ofa_kit.commands.search_enas_micro import COMMAND, search_micro
+from ofa_kit.config import read_yaml
+from ofa_kit.errors import RecipeError, UnknownNameError
+from ofa_kit.nas.run import CONFIG
+from ofa_kit.progress import Reporter
+
+KINDS: Mapping[str, Callable[..., CellsFound]] = {"micro": search_micro}
+"""What searches each kind: (values, folder, source=, resume=, reporter=)."""
+
+
+def search_enas(
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    source: str = "recipe",
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> CellsFound:
+    """Search as the recipe `values` say, in `folder`, or go on with the search begun there."""
+    kind = values.get("kind") or (_begun_kind(folder) if resume else None)
+    if kind is None:
+        raise RecipeError(
+            f"{source}: no kind; give --kind {'|'.join(KINDS)}, or a recipe (profiles/recipes/enas-*.yaml)"
+        )
+    if kind not in KINDS:
+        raise UnknownNameError("kind", str(kind), list(KINDS))
+    return KINDS[kind](values, folder, source=source, resume=resume, reporter=reporter)
+
+
+def _begun_kind(folder: Path) -> str | None:
+    """Return the kind of the search begun in a folder; the first one where there is none, which says so."""
+    path = folder / CONFIG
+    found = read_yaml(path) if path.exists() else {}
+    if found.get("command") != COMMAND:
+        return next(iter(KINDS))
+    return (found.get("recipe") or {}).get("kind")
