@@ -59,6 +59,8 @@ class MicroRecipe:
     """Of each epoch."""
     controller_samples: int = 10
     """Cells judged for each update, all on the same batch of held-out images."""
+    reward_images: int = 160
+    """Held-out images of a batch."""
     entropy_weight: float = 1e-4
     baseline_decay: float = 0.99
     derive_samples: int = 100
@@ -85,7 +87,12 @@ class MicroRecipe:
         """Check the values; a RecipeError or UnknownNameError says what is wrong."""
         recipe = parse(cls, values, source)
         at_least_one = ("image_size", "cells", "channels", "nodes", "epochs", "batch_size", "restart_epochs")
-        refuse_below(1, recipe, (*at_least_one, "restart_factor", "controller_samples", "derive_samples"), source)
+        refuse_below(
+            1,
+            recipe,
+            (*at_least_one, "restart_factor", "controller_samples", "reward_images", "derive_samples"),
+            source,
+        )
         refuse_below(1, recipe, ("network_cells", "network_channels", "controller_updates"), source)
         not_negative = ("images", "lr_min", "momentum", "weight_decay", "clip_grad_norm", "auxiliary_weight", "seed")
         refuse_below(0, recipe, (*not_negative, "entropy_weight", "checkpoint_s", "workers"), source)

@@ -137,7 +137,7 @@ class MicroSearch:
 
         What is left of a whole number of batches is left out, for a small batch has poor statistics.
         """
-        count, size = len(self.held.labels), self.recipe.batch_size
+        count, size = len(self.held.labels), self.recipe.reward_images
         order = np.random.default_rng(self.recipe.seed).permutation(count)[: count // size * size or count]
         found = evaluation_batches(self.held, self.dataset.info, batch_size=size, indices=order)
         return [self._here(batch) for batch in found]
@@ -217,7 +217,7 @@ class MicroSearch:
         )
 
     def _held_batch(self, epoch: int, update: int) -> Batch:
-        count, size = len(self.held.labels), self.recipe.batch_size
+        count, size = len(self.held.labels), self.recipe.reward_images
         order = np.random.default_rng([self.recipe.seed, epoch, update]).permutation(count)[:size]
         return self._here(next(evaluation_batches(self.held, self.dataset.info, batch_size=size, indices=order)))
 
