@@ -30,6 +30,10 @@ class RunError(OfaKitError):
     """A run folder that is missing, incomplete or belongs to something else."""
 
 
+class DivergedError(RunError):
+    """Training whose loss is no finite number any more."""
+
+
 class TableError(OfaKitError):
     """A table file that is missing or damaged."""
 

@@ -11,6 +11,7 @@ from ofa_kit import storage
 from ofa_kit.cli.options import TABLES, JsonOption, RunOption, TablesOption
 from ofa_kit.cli.search_darts import darts
 from ofa_kit.cli.search_enas import enas
+from ofa_kit.cli.search_nas_rl import nas_rl
 from ofa_kit.cli.search_recurrent import darts_rnn
 from ofa_kit.cli.show import deployment_lines, deployment_values, open_run, show
 from ofa_kit.cli.specialize import DropOption, DynamicOption, EmbedOption, PrecisionOption
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Search by measuring (SPOS), by gradients (DARTS: cells of images or text) or by a controller (ENAS).",
+    help="Search by measuring (SPOS), by gradients (DARTS: cells of images or text), or by a controller that learns by "
+    "reinforcement: with shared weights (ENAS) or children of their own (NAS-RL).",
 )
 app.command()(darts)
 app.command()(enas)
 app.command("darts-rnn")(darts_rnn)
+app.command("nas-rl")(nas_rl)
 
 
 @app.command()

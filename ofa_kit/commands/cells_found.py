@@ -95,10 +95,16 @@ def alone(accelerator: Any, command: str) -> Team:
 
 def draw(genotype: Genotype, folder: Path, reporter: Reporter) -> None:
     """Write pictures of the cells where matplotlib is there."""
+    if can_draw(reporter):
+        save_pictures(genotype, folder)
+
+
+def can_draw(reporter: Reporter) -> bool:
+    """Return whether matplotlib is there, and say so where it is not."""
     if find_spec("matplotlib") is None:
-        reporter.say("no pictures of the cells: they need matplotlib; install `ofa-kit[report]`")
-        return
-    save_pictures(genotype, folder)
+        reporter.say("no pictures: they need matplotlib; install `ofa-kit[report]`")
+        return False
+    return True
 
 
 def open_times(folder: Path, device: str) -> Times:

@@ -11,7 +11,7 @@ from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.nas.cells.arc import MICRO_OPERATIONS, write_arc
 from ofa_kit.nas.cells.measured import MeasuredLatency, measure_latency
-from ofa_kit.nas.enas.micro_derive import derive
+from ofa_kit.nas.enas.derive import derive
 from ofa_kit.nas.enas.micro_recipe import MicroRecipe
 from ofa_kit.nas.enas.micro_search import MicroSearch
 from ofa_kit.nas.run import WorkFolder
@@ -91,7 +91,7 @@ def _search(work: WorkFolder[MicroRecipe], search: MicroSearch, reporter: Report
                 reporter.say(
                     f"epoch {row['epoch']}: train loss {row['train_loss']}, reward {row['reward']}, entropy "
                     f"{row['entropy']} nats"
-                    + (f", {row['sampled_ms_predicted']} ms on average (predicted)" if search.latency else "")
+                    + (f", {row['sampled_ms_predicted']} ms on average (predicted)" if search.latency_ms else "")
                 )
 
         return work_through(search, work.checkpoint, checkpoint_s=recipe.checkpoint_s, watch=watch).epoch

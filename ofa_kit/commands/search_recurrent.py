@@ -1,13 +1,13 @@
-"""search darts-rnn: a recurrent cell searched, trained from scratch beside an LSTM of its size, exported and timed.
+"""A recurrent cell searched, trained from scratch beside an LSTM of its size, exported and timed; by DARTS here.
 
 Each part is kept in the run folder: the same call with `resume` goes on where a kill came.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ofa_kit import storage
 from ofa_kit.commands.search_recurrent_export import ExportedModel, export_language_model, token_latencies
@@ -22,13 +22,16 @@ from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
-from ofa_kit.nas.recurrent.cell import GenotypeCell
-from ofa_kit.nas.recurrent.genotype import RecurrentGenotype, read_genotype, write_genotype
+from ofa_kit.nas.recurrent.any_cell import AnyGenotype, FoundCell, read_cell, write_cell
+from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
 from ofa_kit.nas.recurrent.picture import draw
-from ofa_kit.nas.recurrent.recipe import RecurrentRecipe
+from ofa_kit.nas.recurrent.recipe import RecurrentRecipe, TextRecipe
 from ofa_kit.nas.recurrent.run import RecurrentRun
+from ofa_kit.nas.recurrent.tree import TreeGenotype
+from ofa_kit.nas.recurrent.tree_picture import draw_tree
 from ofa_kit.progress import Reporter, Silent
 
+R = TypeVar("R", bound=TextRecipe)
 GENOTYPE, PICTURE, RESULT = "genotype.txt", "cell.png", "result.json"
 
 
@@ -36,8 +39,8 @@ GENOTYPE, PICTURE, RESULT = "genotype.txt", "cell.png", "result.json"
 class RecurrentFound:
     """A cell, the models trained with it and beside it, and what was measured of them."""
 
-    run: RecurrentRun
-    genotype: RecurrentGenotype
+    run: RecurrentRun[Any]
+    genotype: AnyGenotype
     trained: dict[str, TrainedModel]
     exported: dict[str, ExportedModel] = field(default_factory=dict)
     latency: dict[str, Measurement] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class RecurrentFound:
                     "token_latency_p50_ms": self.latency[name].p50_ms,
                 }
         return {
-            "genotype": write_genotype(self.genotype),
+            "genotype": write_cell(self.genotype),
             "data": text.info.data,
             "words": text.info.words,
             "test_unknown_share": text.unknown_share(text.test),
@@ -83,15 +86,29 @@ def search_recurrent(
     device: DeviceProfile | None = None,
     reporter: Reporter | None = None,
 ) -> RecurrentFound:
-    """Search a cell (or take `genotype`), train its language model and, with `lstm`, one of an LSTM, in `folder`.
+    """Search a cell by DARTS (or take `genotype`) and go on as `search_and_train`."""
+    reporter = reporter or Silent()
+    run = open_run(values, folder, RecurrentRecipe, source=source, resume=resume)
+    return search_and_train(run, search_genotype, genotype=genotype, lstm=lstm, device=device, reporter=reporter)
+
+
+def search_and_train(
+    run: RecurrentRun[R],
+    search: Callable[[RecurrentRun[R], Reporter], AnyGenotype],
+    *,
+    genotype: AnyGenotype | None = None,
+    lstm: bool = True,
+    device: DeviceProfile | None = None,
+    reporter: Reporter,
+) -> RecurrentFound:
+    """Search a cell (or take `genotype`), train its language model and, with `lstm`, one of an LSTM, in the run.
 
     The models are exported to ONNX, compared with PyTorch, and timed where a `device` is given.
     """
-    reporter = reporter or Silent()
     prepare_torch()
-    run = _open(values, folder, source, resume)
-    found = _genotype(run, genotype, reporter)
-    reporter.say(f"cell: {write_genotype(found)}")
+    folder = run.folder
+    found = _genotype(run, search, genotype, reporter)
+    reporter.say(f"cell: {write_cell(found)}")
     _draw(found, folder / PICTURE, reporter)
     trained = {"cell": train_genotype(run, found, reporter)}
     if lstm:
@@ -106,11 +123,12 @@ def search_recurrent(
     return result
 
 
-def _open(values: Mapping[str, Any], folder: Path, source: str, resume: bool) -> RecurrentRun:
+def open_run(values: Mapping[str, Any], folder: Path, kind: type[R], *, source: str, resume: bool) -> RecurrentRun[R]:
+    """Begin a run of this kind of recipe or, with `resume`, open it; a RunError where the folder does not fit."""
     if not resume:
-        return RecurrentRun.create(folder, RecurrentRecipe.parse(values, source))
-    run = RecurrentRun.open(folder)
-    if values and RecurrentRecipe.parse(values, source) != run.recipe:
+        return RecurrentRun.create(folder, kind.parse(values, source))
+    run = RecurrentRun.open(folder, kind)
+    if values and kind.parse(values, source) != run.recipe:
         raise RunError(
             f"run '{folder}' was begun with another recipe than --resume is given; leave the recipe and its settings "
             "out, or start another --run NAME"
@@ -118,31 +136,39 @@ def _open(values: Mapping[str, Any], folder: Path, source: str, resume: bool) ->
     return run
 
 
-def _genotype(run: RecurrentRun, given: RecurrentGenotype | None, reporter: Reporter) -> RecurrentGenotype:
+def _genotype(
+    run: RecurrentRun[R],
+    search: Callable[[RecurrentRun[R], Reporter], AnyGenotype],
+    given: AnyGenotype | None,
+    reporter: Reporter,
+) -> AnyGenotype:
     """Return the run's cell: what it holds already, what is given, or what a search finds."""
     path = run.folder / GENOTYPE
     if path.exists():
-        kept = read_genotype(path.read_text(encoding="utf-8"))
+        kept = read_cell(path.read_text(encoding="utf-8"))
         if given is not None and given != kept:
             raise RunError(f"'{path}' holds another cell than --genotype; leave it out, or start another --run NAME")
         return kept
-    found = given or search_genotype(run, reporter)
-    storage.write_text(path, write_genotype(found) + "\n")
+    found = given or search(run, reporter)
+    storage.write_text(path, write_cell(found) + "\n")
     return found
 
 
-def _draw(genotype: RecurrentGenotype, path: Path, reporter: Reporter) -> None:
+def _draw(genotype: AnyGenotype, path: Path, reporter: Reporter) -> None:
     """Draw the cell; without matplotlib the rest of the work goes on."""
     try:
-        draw(genotype, path)
+        if isinstance(genotype, TreeGenotype):
+            draw_tree(genotype, path)
+        else:
+            draw(genotype, path)
     except OfaKitError as error:
         reporter.say(f"no picture of the cell: {error}")
 
 
-def _export(run: RecurrentRun, trained: TrainedModel) -> ExportedModel:
+def _export(run: RecurrentRun[Any], trained: TrainedModel) -> ExportedModel:
     cell = trained.model.cell
     facts = {
-        "cell": write_genotype(cell.genotype) if isinstance(cell, GenotypeCell) else trained.name,
+        "cell": write_cell(cell.genotype) if isinstance(cell, FoundCell) else trained.name,
         "text": run.text.info.content,
         "level": run.text.info.level,
         "vocabulary": list(run.text.vocabulary.tokens),

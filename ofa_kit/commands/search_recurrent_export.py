@@ -20,6 +20,7 @@ from ofa_kit.latency.board.runner.sessions import open_session
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.recurrent.language_model import LanguageModel
+from ofa_kit.nas.recurrent.latency import serialized
 from ofa_kit.nas.recurrent.onnx import LOGITS, TOKENS, language_model, state_names
 from ofa_kit.nas.times import Times
 from ofa_kit.progress import Reporter
@@ -94,12 +95,7 @@ def token_latencies(
     Sessions are kept in the CSV file `path`. A BackendError says what the device lacks.
     """
     times = Times.open(path, backend_for(device))
-
-    def serialized(model: LanguageModel) -> bytes:
-        content: bytes = language_model(model, batch=device.batch, from_embedded=True).SerializeToString()
-        return content
-
-    times.measure({name: partial(serialized, model) for name, model in models.items()}, reporter)
+    times.measure({name: partial(serialized, model, device.batch) for name, model in models.items()}, reporter)
     return {name: times.of(name) for name in models}
 
 

@@ -9,16 +9,12 @@ from typing import Any
 
 from ofa_kit import storage
 from ofa_kit.commands.cells_found import GENOTYPE, RESULT, alone, draw, time_network
-from ofa_kit.commands.deploy_conversion import runner
+from ofa_kit.commands.proven_export import MODEL, save_proven
 from ofa_kit.commands.train_supernet import prepare_torch
-from ofa_kit.data.batches import evaluation_batches
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError
-from ofa_kit.export import predict
-from ofa_kit.export.compare import Comparison, compare_at_size
-from ofa_kit.export.onnx_export import save, with_metadata
-from ofa_kit.export.preprocessing import preprocessing_steps
+from ofa_kit.export.compare import Comparison
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.cells.counts import macs_of, params_of
 from ofa_kit.nas.cells.genotype import Genotype
@@ -30,12 +26,10 @@ from ofa_kit.nas.cells.text import read_genotype, write_genotype
 from ofa_kit.nas.cells.training import CellTraining
 from ofa_kit.nas.run import WorkFolder
 from ofa_kit.progress import Reporter, Silent
-from ofa_kit.training import checkpoint
 from ofa_kit.training.distributed import leave
 from ofa_kit.training.epochs import Seen, work_through
 
 COMMAND = "train-cells"
-MODEL, WEIGHTS = "model.onnx", "network.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +147,9 @@ def _finished(
 
 def _exported(work: WorkFolder[CellsRecipe], network: CellNetwork, dataset: Dataset) -> Comparison:
     """Write weights and model.onnx, which has been compared with PyTorch on all test images."""
-    model = network_model(network, batch=None)
-    proof = compare_at_size(network, runner(model), evaluation_batches(dataset.test, work.info))
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("auxiliary.")}
-    facts = {"genotype": write_genotype(network.genotype), "weights_hash": checkpoint.weights_hash(state)}
-    checkpoint.save(work.folder / WEIGHTS, state, facts)
-    measured = {"test_top1_onnx": proof.top1_onnx, "test_images": proof.images}
-    steps = preprocessing_steps(work.info, work.info.image_size)
-    about = {"class_names": list(work.info.class_names), "preprocessing": steps, "measured": measured}
-    known = {f"ofa_kit.{key}": value for key, value in {**facts, **about}.items()}
-    save(with_metadata(model, known), work.folder / MODEL)
-    storage.write_text(work.folder / "predict.py", Path(predict.__file__).read_text(encoding="utf-8"))
-    return proof
+    facts = {"genotype": write_genotype(network.genotype)}
+    return save_proven(network, network_model(network, batch=None), state, dataset, work.folder, facts)
 
 
 def _deployed_params(network: CellNetwork) -> int:

@@ -1,8 +1,7 @@
 """convert: a trained network made of blocks as a supernet whose largest subnet computes exactly what it computes."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -13,6 +12,7 @@ from ofa_kit.arch.layers import layers
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.errors import ConvertError
 from ofa_kit.supernet.channel_order import sort_channels
+from ofa_kit.supernet.one_thread import one_thread
 from ofa_kit.supernet.recognize import Part, recognize
 from ofa_kit.supernet.space_of import EXPAND_FRACTIONS, MOST_SKIPPED, space_of
 from ofa_kit.supernet.supernet import Supernet
@@ -111,7 +111,7 @@ def _differences(model: nn.Module, supernet: Supernet) -> tuple[float, float]:
     size = max(space.resolutions)
     images = torch.randn(2, space.in_channels, size, size, generator=torch.Generator().manual_seed(0))
     rounding = _difference(model, supernet, images)
-    with _one_thread():
+    with one_thread():  # depthwise convolutions in float64 go channel by channel: on busy cores threads would wait
         return rounding, _difference(model.double(), copy.deepcopy(supernet).double(), images.double())
 
 
@@ -122,14 +122,3 @@ def _difference(model: nn.Module, supernet: Supernet, images: Tensor) -> float:
     if found.shape != expected.shape:
         raise ConvertError(f"the model gives {tuple(expected.shape)}, its supernet {tuple(found.shape)}")
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Depthwise convolutions in float64 run channel by channel, and on busy cores threads would wait after each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

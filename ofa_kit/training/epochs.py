@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ofa_kit import storage
 from ofa_kit.config import parse
-from ofa_kit.errors import RunError
+from ofa_kit.errors import DivergedError
 from ofa_kit.training import checkpoint
 from ofa_kit.training.interrupt import StopRequest
 
@@ -137,7 +137,7 @@ class _Epochs:
     def _refuse_divergence(self, losses: Numbers) -> None:
         for name, loss in losses.items():
             if not math.isfinite(loss):
-                raise RunError(
+                raise DivergedError(
                     f"training diverged: {name} {loss} in epoch {self.position.epoch + 1}; "
                     "start another run with a lower lr (--set lr=...)"
                 )

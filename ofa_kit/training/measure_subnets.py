@@ -1,19 +1,17 @@
 """SubnetMeter: weights, images and runtime, all that measuring the top-1 of subnets takes in any process."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
 from typing import Literal
 
-import torch
-
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.arch.layers import layers
 from ofa_kit.arch.space import SearchSpace
 from ofa_kit.data.dataset import DatasetInfo, MemoryImages
+from ofa_kit.supernet.one_thread import one_thread
 from ofa_kit.supernet.recalibrate import recalibrate_together
 from ofa_kit.supernet.subnet import extract
 from ofa_kit.supernet.supernet import Supernet
@@ -50,7 +48,7 @@ class SubnetMeter:
 
         It runs on one thread: sums that several threads add up depend on how many there are.
         """
-        with _one_thread():
+        with one_thread():
             subnets = [extract(self.supernet, arch) for arch in archs]
             recalibrate_together(subnets, image_batches(self.calibration, self.info))
             batches = partial(labelled_batches, self.validation, self.info)
@@ -67,13 +65,3 @@ def chunks_of(space: SearchSpace, archs: Sequence[ArchConfig], most: int) -> lis
         cuts = [len(alike) * part // parts for part in range(parts + 1)]
         chunks += [alike[start:end] for start, end in pairwise(cuts)]
     return chunks
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

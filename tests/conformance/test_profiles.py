@@ -11,20 +11,32 @@ from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
+from ofa_kit.nas.enas.macro_recipe import MacroRecipe
 from ofa_kit.nas.enas.micro_recipe import MicroRecipe
+from ofa_kit.nas.enas.recurrent_recipe import EnasRecurrentRecipe
+from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
+from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe
 from ofa_kit.training.phases import phases_of
 from ofa_kit.training.recipe import Recipe, with_settings
 
-OTHER_RECIPES = {"darts-": DartsRecipe.parse, "cells-": CellsRecipe.parse, "enas-micro-": MicroRecipe.parse}
+OTHER_RECIPES = {
+    "darts": DartsRecipe.parse,
+    "cells": CellsRecipe.parse,
+    "enas-macro": MacroRecipe.parse,
+    "enas-micro": MicroRecipe.parse,
+    "enas-rnn": EnasRecurrentRecipe.parse,
+    "nas-rl": NasRlRecipe.parse,
+    "nas-rl-rnn": RlRecurrentRecipe.parse,
+}
 """Recipes that train no supernet, by how their names begin."""
 
 
 @pytest.mark.parametrize("name", profile_names("recipes"))
 def test_every_recipe_is_read_and_those_of_supernets_give_phases(name):
     values = read_yaml(shipped_profiles() / "recipes" / f"{name}.yaml")
-    others = [read for begin, read in OTHER_RECIPES.items() if name.startswith(begin)]
-    if others:
-        assert others[0](values, name)
+    kinds = [kind for kind in OTHER_RECIPES if name.startswith(f"{kind}-")]
+    if kinds:
+        assert OTHER_RECIPES[max(kinds, key=len)](values, name)
         return
     recipe = Recipe.parse(values, name)
     assert phases_of(recipe, preset(recipe.space))

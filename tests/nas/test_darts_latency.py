@@ -52,6 +52,24 @@ def test_below_the_target_nothing_is_paid():
     assert all(float(gradient.abs().max()) == 0 for gradient in term.gradients(decided()))
 
 
+def test_above_the_target_the_term_draws_until_the_derived_cells_are_within_it():
+    found = latency()
+    alphas = decided(spread=0.01)
+    start_ms = found.of_genotype(derive(alphas.mixture(), DARTS_OPERATIONS))
+    term = LatencyTerm(found, weight=1.0, target_ms=0.6 * start_ms)
+    adam = torch.optim.Adam(alphas.tensors, lr=0.01)
+    assert not term.is_met(alphas)
+    steps = 0
+    while not term.is_met(alphas) and steps < 200:
+        for tensor, gradient in zip(alphas.tensors, term.gradients(alphas), strict=True):
+            tensor.grad = gradient
+        adam.step()
+        steps += 1
+    assert term.is_met(alphas)
+    assert found.of_genotype(derive(alphas.mixture(), DARTS_OPERATIONS)) <= 0.6 * start_ms
+    assert all(float(gradient.abs().max()) == 0 for gradient in term.gradients(alphas))
+
+
 def test_none_does_not_make_a_network_faster():
     alphas = decided()
     values = [t.detach().clone() for t in alphas.tensors]

@@ -29,7 +29,7 @@ from ofa_kit.training.schedule import restarted_cosine
 
 TINY = {"kind": "micro", "data": "digits", "images": 100, "held_out": 0.3, "cells": 3, "channels": 4, "nodes": 2}
 TINY |= {"epochs": 2, "batch_size": 15, "controller_updates": 2, "controller_samples": 3, "derive_samples": 4}
-TINY |= {"reward_images": 15}
+TINY |= {"reward_images": 20}
 TINY |= {"network_cells": 2, "network_channels": 4}
 QUICK = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, rounds_per_block: 3, pause_s: 0.0, warmup_s: 0.0}\n"
 
@@ -137,12 +137,12 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(whole, tmp_path, monkeypatc
 
 def test_the_child_learns_more_than_to_guess_and_the_controller_moves(tmp_path):
     search = search_of(tmp_path, images=900, batch_size=20, cells=1, channels=8)
-    start = {name: tensor.clone() for name, tensor in search.controller.state_dict().items()}
+    start = {name: tensor.clone() for name, tensor in search.policy.controller.state_dict().items()}
     for epoch in range(3):
         for step, batch in enumerate(search.batches(epoch, 0)):
             search.step(batch, epoch, step)
-    assert any(not torch.equal(tensor, start[name]) for name, tensor in search.controller.state_dict().items())
-    genotype = search.best.genotype
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in search.policy.controller.state_dict().items())
+    genotype = search.best.arch
     batches = search.held_batches()
     right = sum(search.correct(genotype, batch) for batch in batches) / sum(len(y) for _, y in batches)
     assert right > 0.2, "a guess is right in one of ten"

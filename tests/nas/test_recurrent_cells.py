@@ -44,7 +44,7 @@ def seeded(seed=0):
 def genotypes(draw):
     nodes = [(draw(st.sampled_from(FUNCTIONS)), draw(st.integers(0, n))) for n in range(draw(st.integers(1, 9)))]
     concat = draw(st.lists(st.integers(0, len(nodes)), min_size=1, unique=True))
-    return RecurrentGenotype(tuple(nodes), tuple(concat))
+    return RecurrentGenotype(tuple(nodes), tuple(concat), draw(st.sampled_from(FUNCTIONS)))
 
 
 @settings(deadline=None)
@@ -76,6 +76,8 @@ def test_published_cells_have_their_published_outputs():
         "Genotype(recurrent=[('tanh', 0)], concat=[])",
         "Genotype(recurrent=__import__('os'), concat=[1])",
         "Genotype(normal=[('tanh', 0)], normal_concat=[1])",
+        "Genotype(recurrent=[('tanh', 0)], concat=[1], first='sin')",
+        "Genotype(recurrent=[('tanh', 0)], concat=[1], first=[])",
     ],
 )
 def test_what_is_no_cell_is_refused(text):

@@ -29,6 +29,9 @@ from ofa_kit.nas.recurrent.retrain import TrainWork
 from ofa_kit.nas.recurrent.saved import load_language_model
 from ofa_kit.nas.recurrent.search import DartsWork
 from ofa_kit.nas.recurrent.search_cell import SearchCell
+from ofa_kit.nas.recurrent.tree import PRESETS as TREES
+from ofa_kit.nas.recurrent.tree import from_tokens, token_sizes
+from ofa_kit.nas.recurrent.tree_cell import TreeCell
 from ofa_kit.nas.recurrent.work import generator_of
 from ofa_kit.storage import read_rows
 from ofa_kit.training.epochs import work_through
@@ -195,14 +198,20 @@ def test_an_epoch_starts_with_an_empty_state_and_a_resumed_one_does_not():
 
 def any_genotype(rng):
     nodes = tuple((str(rng.choice(FUNCTIONS)), int(rng.integers(n + 1))) for n in range(5))
-    return RecurrentGenotype(nodes, (2, 5))
+    return RecurrentGenotype(nodes, (2, 5), str(rng.choice(FUNCTIONS)))
+
+
+def any_tree(rng):
+    return from_tokens([int(rng.integers(size)) for size in token_sizes(int(rng.integers(1, 6)))])
 
 
 @pytest.mark.parametrize("length", [1, 4])
-@pytest.mark.parametrize("kind", ["darts-v2", "enas", "random", "lstm"])
+@pytest.mark.parametrize("kind", ["darts-v2", "enas", "random", "lstm", "nas-cell", "random tree"])
 def test_onnx_computes_what_pytorch_computes(kind, length, rng, tmp_path):
     cell = LstmCell(9, seeded(), init_range=0.6)
-    if kind != "lstm":
+    if kind in TREES or kind == "random tree":
+        cell = TreeCell(TREES.get(kind) or any_tree(rng), 9, seeded(), init_range=0.6)
+    elif kind != "lstm":
         genotype = any_genotype(rng) if kind == "random" else PRESETS[kind]
         cell = GenotypeCell(genotype, 9, seeded(), init_range=0.6)
     model = LanguageModel(cell, 20, seeded(1), init_range=0.6).requires_grad_(False)

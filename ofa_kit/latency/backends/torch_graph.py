@@ -65,7 +65,7 @@ class TorchGraph:
         arguments = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         constants = [weights.get(name) for name in node.input]
         call = OPERATORS[node.op_type](self._torch, node, arguments, constants)
-        used = node.input[: 1 if node.op_type in ("Clip", "Slice") else None]
+        used = node.input[: 1 if node.op_type in ("Clip", "Slice", "Pad") else None]
         sources = [self._slot(name, weights) for name in used]
         target = self._slots[node.output[0]] = len(self._start)
         self._start.append(None)
@@ -132,6 +132,25 @@ def _slice(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants
     return lambda x: x[index]
 
 
+def _pad(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
+    _require(node, len(constants) == 2 and constants[1] is not None, "values other than 0, or amounts computed")
+    _require(node, given.get("mode", b"constant") == b"constant", "mode")
+    pads = [int(amount) for amount in constants[1]]
+    rank = len(pads) // 2
+    around = [side for axis in reversed(range(rank)) for side in (pads[axis], pads[rank + axis])]
+    return lambda x: torch.nn.functional.pad(x, around)
+
+
+def _batch_norm(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
+    _require(node, not given.get("training_mode", 0), "training_mode")
+    epsilon = float(given.get("epsilon", 1e-5))
+
+    def call(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        return torch.nn.functional.batch_norm(x, mean, var, scale, shift, eps=epsilon)
+
+    return call
+
+
 def _hard_sigmoid(torch: Any, node: onnx.NodeProto, given: Mapping[str, Any], constants: Sequence[Any]) -> Call:
     _require(node, np.allclose([given.get("alpha", 0.2), given.get("beta", 0.5)], [1 / 6, 0.5]), "alpha or beta")
     return _functional("hardsigmoid")(torch, node, given, constants)
@@ -168,6 +187,7 @@ def _plain(name: str) -> Callable[..., Call]:
 OPERATORS: dict[str, Callable[..., Call]] = {
     "Add": _plain("add"),
     "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
@@ -179,6 +199,7 @@ OPERATORS: dict[str, Callable[..., Call]] = {
     "Identity": _plain("clone"),
     "MaxPool": _max_pool,
     "Mul": _plain("mul"),
+    "Pad": _pad,
     "Relu": _functional("relu"),
     "Sigmoid": _plain("sigmoid"),
     "Slice": _slice,

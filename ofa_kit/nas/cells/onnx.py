@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 from torch import Tensor, nn
 
-from ofa_kit.graphs.build import IR_VERSION, OPSET
 from ofa_kit.nas.cells.network import CellModule, CellNetwork, make_inputs
 from ofa_kit.nas.cells.operations import FactorizedReduce, Learned, ReLUConvNorm, Twice, make_operation
 from ofa_kit.nas.cells.plan import CellPlace, Layout
+from ofa_kit.nas.onnx_graph import OnnxGraph
 
 
 def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelProto:
     """Return images (N, C, S, S) to logits (N, classes); batch None leaves N open."""
-    graph, shape = _Graph(), network.shape
+    graph, shape = CellGraph(), network.shape
     tensor, stem = "images", []
     for number, part in enumerate(network.stem):
         assert isinstance(part, nn.Sequential)
@@ -28,13 +27,8 @@ def network_model(network: CellNetwork, *, batch: int | None = 1) -> onnx.ModelP
         assert isinstance(cell, CellModule)
         before, last = last, graph.cell(cell, before, last, f"cell{number}")
     tensor = graph.relu(last) if shape.activates_end else last
-    tensor = graph.node("GlobalAveragePool", [tensor], "pool")
-    tensor = graph.node("Flatten", [tensor], "flatten", axis=1)
-    weights = [graph.weight(f"classifier/{n}", p) for n, p in network.classifier.named_parameters()]
-    graph.node("Gemm", [tensor, *weights], "classifier", output="logits", transB=1)
-    size = batch if batch is not None else "batch"
-    images = [size, shape.in_channels, shape.image_size, shape.image_size]
-    return graph.model(images, "images", [size, shape.num_classes], "logits")
+    image = (shape.in_channels, shape.image_size, shape.image_size)
+    return graph.classifier(tensor, list(network.classifier.named_parameters()), image, shape.num_classes, batch)
 
 
 def operation_model(
@@ -60,20 +54,19 @@ def input_model(
 
 
 def _single(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
-    graph = _Graph()
+    graph = CellGraph()
     if graph.operation(module, "x", name) == "x":
         graph.node("Identity", ["x"], name, output="y")
     else:
         graph.nodes[-1].output[0] = "y"
-    return graph.model(in_shape, "x", out_shape, "y")
+    return graph.model([("x", TensorProto.FLOAT, in_shape)], [("y", TensorProto.FLOAT, out_shape)])
 
 
-class _Graph:
-    """Nodes and weights under construction."""
+class CellGraph(OnnxGraph):
+    """Cells and operations on the way."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        super().__init__()
         self.activated: dict[str, str] = {}
 
     def cell(self, cell: CellModule, before: str, last: str, name: str) -> str:
@@ -182,31 +175,6 @@ class _Graph:
         starts, axes = self.integers(f"{name}/starts", [1, 1]), self.integers(f"{name}/axes", [2, 3])
         ends = self.integers(f"{name}/ends", [2**31 - 1] * 2)
         return self.node("Slice", [tensor, starts, ends, axes], f"{name}/slice")
-
-    def integers(self, name: str, values: Sequence[int]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return name
-
-    def weight(self, name: str, value: Tensor) -> str:
-        array = np.ascontiguousarray(value.detach().float().cpu().numpy())
-        self.initializers.append(numpy_helper.from_array(array, name))
-        return name
-
-    def node(self, op: str, inputs: Sequence[str], name: str, *, output: str = "", **attributes: object) -> str:
-        output = output or f"{name}_out"
-        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))  # type: ignore[arg-type]
-        return output
-
-    def model(
-        self, in_shape: Sequence[int | str], in_name: str, out_shape: Sequence[int | str], out_name: str
-    ) -> onnx.ModelProto:
-        ends = ((in_name, in_shape), (out_name, out_shape))
-        source, target = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
-        made = helper.make_graph(self.nodes, "ofa_kit", [source], [target], self.initializers)
-        opset = [helper.make_opsetid("", OPSET)]
-        found = helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="ofa-kit")
-        onnx.checker.check_model(found, full_check=True)
-        return found
 
 
 def _folded(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -126,12 +126,12 @@ def make_operation(
     if kind == "avg_pool":
         return nn.AvgPool2d(k, stride=stride, padding=k // 2, count_include_pad=False)
     if kind == "dil_conv":
-        return ReLUConvNorm(_separable(channels, k, stride, dilation=2), norm)
-    first, second = (ReLUConvNorm(_separable(channels, k, step), norm) for step in (stride, 1))
+        return ReLUConvNorm(separable(channels, k, stride, dilation=2), norm)
+    first, second = (ReLUConvNorm(separable(channels, k, step), norm) for step in (stride, 1))
     return Twice(first, second)
 
 
-def _separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
+def separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
     """Return a depthwise and a pointwise convolution."""
     padding = dilation * (k // 2)
     return [

@@ -1,5 +1,7 @@
 """Cells as pictures: nodes from left to right, an arrow for each operation."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 INK, EDGE, INPUT_FILL, NODE_FILL, OUTPUT_FILL = "#1b1f24", "#5c6470", "#d5e5f7", "#fffffe", "#dff0e2"
 WIDTH_OF_NODE, ROW_HEIGHT = 1.9, 0.95
 FORMATS = ("svg", "png")
+BENDS = (0.12, -0.12, 0.25, -0.25)
+ENOUGH = 0.5
+"""Distance at which an arrow or a word is clear of another, in rows."""
 Place = tuple[float, float]
 
 
@@ -40,11 +45,12 @@ def draw_cell(axes: "Axes", cell: Cell, title: str) -> None:
     labels = {0: "cell\nk-2", 1: "cell\nk-1", **{node: str(node) for node in places if node >= INPUTS}}
     output = max(places)
     labels[output] = "join"
+    taken = list(places.values())
     for node, edges in enumerate(cell.nodes, start=INPUTS):
-        for number, edge in enumerate(edges):
-            _arrow(axes, places[edge.input], places[node], edge.operation, number)
+        for edge in edges:
+            _arrow(axes, places[edge.input], places[node], edge.operation, taken)
     for node in cell.concat:
-        _arrow(axes, places[node], places[output], "", 0)
+        _arrow(axes, places[node], places[output], "", taken)
     for node, (x, y) in places.items():
         fill = INPUT_FILL if node < INPUTS else OUTPUT_FILL if node == output else NODE_FILL
         box = {"boxstyle": "round,pad=0.45", "facecolor": fill, "edgecolor": EDGE}
@@ -71,15 +77,29 @@ def _size(cell: Cell) -> tuple[float, float]:
     return 1.0 + WIDTH_OF_NODE * columns, 0.8 + ROW_HEIGHT * (len(cell.nodes) + 0.5)
 
 
-def _arrow(axes: "Axes", start: Place, end: Place, label: str, number: int) -> None:
-    """Draw an arrow, bent a little so that two between the same nodes stay apart, and its label on the curve."""
-    bend = (0.12, -0.12)[number % 2] if label else 0.0
+def _arrow(axes: "Axes", start: Place, end: Place, label: str, taken: list[Place]) -> None:
+    """Draw an arrow that keeps clear of `taken` places, and its label, whose place is then taken too."""
+    others = [place for place in taken if place not in (start, end)]
+    curves = {bend: _curve(start, end, bend) for bend in (BENDS if label else (0.0,))}
+    bend = max(curves, key=lambda one: _room(curves[one], others))
     style = {"arrowstyle": "-|>", "color": EDGE, "shrinkA": 16, "shrinkB": 16, "lw": 1.0, "ls": "-" if label else ":"}
     style["connectionstyle"] = f"arc3,rad={bend}"
     axes.annotate("", xy=end, xytext=start, arrowprops=style, zorder=1)
-    share = (0.42, 0.6)[number % 2]
-    (x0, y0), (x1, y1) = start, end
-    x, y = x0 + share * (x1 - x0) + bend * (y1 - y0) / 2, y0 + share * (y1 - y0) - bend * (x1 - x0) / 2
-    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     if label:
+        x, y = max(curves[bend][3:-3], key=lambda place: _room([place], taken))
+        taken.append((x, y))
+        box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         axes.text(x, y, label, ha="center", va="center", fontsize=7.5, bbox=box, zorder=2)
+
+
+def _curve(start: Place, end: Place, bend: float) -> list[Place]:
+    """Return points along matplotlib's arc3."""
+    (x0, y0), (x1, y1) = start, end
+    xm, ym = (x0 + x1) / 2 + bend * (y1 - y0), (y0 + y1) / 2 - bend * (x1 - x0)
+    weights = [((1 - t) ** 2, 2 * t * (1 - t), t**2) for t in (number / 12 for number in range(1, 12))]
+    return [(a * x0 + m * xm + z * x1, a * y0 + m * ym + z * y1) for a, m, z in weights]
+
+
+def _room(points: Sequence[Place], others: Sequence[Place]) -> float:
+    """Return the distance of the nearest other, at most ENOUGH; words are wide, so distance across counts for less."""
+    return min([ENOUGH, *(math.hypot((x - u) / 2, y - v) for x, y in points for u, v in others)])

@@ -35,14 +35,17 @@ def write_genotype(genotype: Genotype) -> str:
     return f"Genotype({', '.join(parts)})"
 
 
-def call_arguments(text: str, fields: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of the one call of Genotype in a text, by name: lists, tuples, strings and integers."""
+def call_arguments(text: str, fields: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the arguments of the one call of Genotype in a text, by name: lists, tuples, strings and integers.
+
+    `optional` ones are given by name or not at all.
+    """
     found = _call(text)
     if len(found.args) > len(fields):
         raise _refused(text, f"{len(found.args)} arguments where {len(fields)} are known")
     named = dict(zip(fields, found.args, strict=False))
     for keyword in found.keywords:
-        if keyword.arg is None or keyword.arg not in fields or keyword.arg in named:
+        if keyword.arg is None or keyword.arg not in (*fields, *optional) or keyword.arg in named:
             raise _refused(text, f"the argument '{keyword.arg}' is unknown or given twice")
         named[keyword.arg] = keyword.value
     missing = [name for name in fields if name not in named]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ofa_kit.nas.cells.genotype import NONE, all_edges, edges_of_node, nodes_of_rows
 from ofa_kit.nas.cells.latency import CellLatency
 from ofa_kit.nas.darts.alphas import Alphas
-from ofa_kit.nas.darts.derive import KEPT
+from ofa_kit.nas.darts.derive import KEPT, derive
 
 
 def expected_ms(latency: CellLatency, alphas: Alphas) -> Tensor:
@@ -36,16 +36,24 @@ class LatencyTerm:
 
     latency: CellLatency
     weight: float
-    """Loss for each ms or, with a target, for exceeding it by its own length."""
+    """Loss for each ms or, with a target, for each length of it."""
     target_ms: float | None = None
-    """None: every ms counts. Else only what lies above."""
+    """None: always paid. Else only while the cells that would be derived now are slower: the mixture itself stays near
+    the mean of all operations for most of a search, and would be held back long after its strongest are fast."""
 
     def penalty(self, alphas: Alphas) -> Tensor:
         """Return the term, a scalar with a gradient."""
         latency_ms = expected_ms(self.latency, alphas)
         if self.target_ms is None:
             return self.weight * latency_ms
-        return self.weight * torch.relu(latency_ms / self.target_ms - 1)
+        return self.weight * latency_ms / self.target_ms * float(not self.is_met(alphas))
+
+    def is_met(self, alphas: Alphas) -> bool:
+        """Whether the cells that would be derived now are predicted to be within the target, if there is one."""
+        if self.target_ms is None:
+            return True
+        derived = derive(alphas.mixture(), self.latency.operations)
+        return self.latency.of_genotype(derived) <= self.target_ms
 
     def gradients(self, alphas: Alphas) -> tuple[Tensor, ...]:
         """Return its gradient in the order of `alphas.tensors`."""

@@ -55,7 +55,7 @@ class DartsRecipe:
     device: str = ""
     """Device profile on which operations and the found network are timed; "" = none."""
     latency_weight: float = 0.0
-    """Loss for each ms of expected latency or, with a target, for exceeding it by its own length."""
+    """Loss for each ms of expected latency or, with a target, for each length of it while derived cells exceed it."""
     latency_target_ms: float | None = None
     network_cells: int = 20
     """Cells and channels of the network that the genotype is for: its latency counts."""
@@ -87,7 +87,7 @@ class DartsRecipe:
             raise RecipeError(f"{source}: latency_weight needs a device to measure on; give --device NAME")
         if recipe.latency_target_ms is not None:
             if not recipe.latency_weight:
-                raise RecipeError(f"{source}: latency_target_ms needs latency_weight above 0")
+                raise RecipeError(f"{source}: latency_target_ms needs latency_weight above 0; give --latency-weight 1")
             if not recipe.latency_target_ms > 0:
                 raise RecipeError(f"{source}: latency_target_ms must be above 0, found {recipe.latency_target_ms}")
         return recipe

@@ -99,12 +99,12 @@ class Search:
         term = LatencyTerm(latency, recipe.latency_weight, recipe.latency_target_ms) if counts and latency else None
         self.moves = SearchStep(self.network, self.alphas, recipe, term)
         self.kept: Genotype | None = None
-        """The last cells within `max_skips`."""
+        """The last cells within `max_skips` and the latency target, where there is one of these."""
         self.ended_early = False
 
     @property
     def genotype(self) -> Genotype:
-        """Return the cells of the largest shares: those of the last epoch, or the last within `max_skips`."""
+        """Return the cells of the largest shares: those of the last epoch, or the last within the limits."""
         if self.kept is not None:
             return self.kept
         return derive(self.alphas.mixture(), DARTS_OPERATIONS)
@@ -128,10 +128,12 @@ class Search:
     def end_epoch(self, epoch: int, means: Numbers) -> Rows:
         """Derive cells, stop where they have too many skip-connections, and log."""
         found = derive(self.alphas.mixture(), DARTS_OPERATIONS)
-        most = self.recipe.max_skips
-        if most is None or found.normal.skips <= most:
-            self.kept = found if most is not None else None
-        elif self.kept is not None:
+        most, term = self.recipe.max_skips, self.moves.latency
+        fits = most is None or found.normal.skips <= most
+        if fits and (term is None or term.is_met(self.alphas)):
+            limited = most is not None or self.recipe.latency_target_ms is not None
+            self.kept = found if limited else None
+        elif not fits and self.kept is not None:
             self.ended_early = True
         row: dict[str, object] = {
             "epoch": epoch + 1,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa_kit.nas.recurrent.dropout import NO_MASKS, Masks, dropped
-from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
+from ofa_kit.nas.recurrent.genotype import FIRST, RecurrentGenotype
 
 State = tuple[Tensor, ...]
 """Tensors (batch, hidden); the first is the output."""
@@ -45,13 +45,17 @@ class RecurrentCell(nn.Module, ABC):
         self, inputs: Tensor, state: State, masks: Masks = NO_MASKS, choice: Any = None
     ) -> tuple[Tensor, State]:
         """Run over all rows of (rows, batch, hidden)."""
-        weights = {name: dropped(getattr(self, name), masks.weights.get(name)) for name in self.between_states}
+        weights = self.matrices(masks, choice)
         projected = dropped(inputs, masks.cell_input) @ self.input_weight
         outputs = []
         for x in projected:
             state = self.step(x, state, weights, masks, choice)
             outputs.append(state[0])
         return torch.stack(outputs), state
+
+    def matrices(self, masks: Masks, choice: Any) -> dict[str, Tensor]:
+        """Return what weight drop leaves of the parameters between states, as all steps of a segment read them."""
+        return {name: dropped(getattr(self, name), masks.weights.get(name)) for name in self.between_states}
 
     @abstractmethod
     def step(self, x: Tensor, state: State, weights: Mapping[str, Tensor], masks: Masks, choice: Any) -> State:
@@ -71,12 +75,7 @@ class GenotypeCell(RecurrentCell):
         self.node_weights = uniform((len(genotype.nodes), hidden, 2 * hidden), init_range, generator)
 
     def step(self, x: Tensor, state: State, weights: Mapping[str, Tensor], masks: Masks, choice: Any) -> State:
-        nodes = [first_node(x, state[0], weights, masks)]
-        for (function, source), weight in zip(self.genotype.nodes, weights["node_weights"].unbind(), strict=True):
-            before = nodes[source]
-            gate, candidate = (dropped(before, masks.cell_state) @ weight).chunk(2, -1)
-            nodes.append(highway(before, ACTIVATIONS[function](candidate), gate))
-        return (torch.stack([nodes[node] for node in self.genotype.concat]).mean(0),)
+        return (run_genotype(self.genotype, x, state[0], weights, masks),)
 
 
 class LstmCell(RecurrentCell):
@@ -97,10 +96,22 @@ class LstmCell(RecurrentCell):
         return torch.sigmoid(show) * torch.tanh(memory), memory
 
 
-def first_node(x: Tensor, before: Tensor, weights: Mapping[str, Tensor], masks: Masks) -> Tensor:
-    """Return node 0 of the cells of DARTS and ENAS: a share of tanh of input and state, the rest the state."""
+def run_genotype(
+    genotype: RecurrentGenotype, x: Tensor, before: Tensor, weights: Mapping[str, Tensor], masks: Masks
+) -> Tensor:
+    """Return the output (batch, hidden) of a genotype's cell; `node_weights` has a matrix for each node after 0."""
+    nodes = [first_node(x, before, weights, masks, genotype.first)]
+    for (function, source), weight in zip(genotype.nodes, weights["node_weights"].unbind(), strict=True):
+        read = nodes[source]
+        gate, candidate = (dropped(read, masks.cell_state) @ weight).chunk(2, -1)
+        nodes.append(highway(read, ACTIVATIONS[function](candidate), gate))
+    return torch.stack([nodes[node] for node in genotype.concat]).mean(0)
+
+
+def first_node(x: Tensor, before: Tensor, weights: Mapping[str, Tensor], masks: Masks, function: str = FIRST) -> Tensor:
+    """Return node 0 of the cells of DARTS and ENAS: a share of f(input and state), the rest the state."""
     gate, candidate = (x + dropped(before, masks.cell_state) @ weights["state_weight"]).chunk(2, -1)
-    return highway(before, torch.tanh(candidate), gate)
+    return highway(before, ACTIVATIONS[function](candidate), gate)
 
 
 def highway(before: Tensor, candidate: Tensor, gate: Tensor) -> Tensor:

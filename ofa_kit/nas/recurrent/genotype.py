@@ -11,6 +11,7 @@ NONE = "none"
 OPERATIONS = (NONE, "tanh", "relu", "sigmoid", "identity")
 """The operations of a DARTS search, in its order."""
 FUNCTIONS = OPERATIONS[1:]
+FIRST = "tanh"
 FIELDS = ("recurrent", "concat")
 EXAMPLE = "Genotype(recurrent=[('tanh', 0), ('relu', 1)], concat=range(1, 3))"
 
@@ -23,13 +24,16 @@ class RecurrentGenotype:
     """(function, node that is read) of node 1, 2, ..."""
     concat: tuple[int, ...]
     """Nodes whose mean is the output and the next state."""
+    first: str = FIRST
+    """Function of node 0, which ENAS chooses too."""
 
     def __post_init__(self) -> None:
         if not self.nodes:
             raise WeightsError("a recurrent cell needs at least one (function, node) pair")
-        for number, (function, source) in enumerate(self.nodes, start=1):
+        for function in (self.first, *(function for function, _ in self.nodes)):
             if function not in FUNCTIONS:
                 raise UnknownNameError("function of a recurrent cell", function, FUNCTIONS)
+        for number, (_, source) in enumerate(self.nodes, start=1):
             if not 0 <= source < number:
                 raise WeightsError(
                     f"node {number} of a recurrent cell reads node {source}; it can read 0 to {number - 1}"
@@ -47,11 +51,11 @@ class RecurrentGenotype:
         return cls(nodes, tuple(range(1, len(nodes) + 1)))
 
     @classmethod
-    def of_loose(cls, nodes: Iterable[tuple[str, int]]) -> "RecurrentGenotype":
+    def of_loose(cls, nodes: Iterable[tuple[str, int]], first: str = FIRST) -> "RecurrentGenotype":
         """Return the cell whose output is the mean of the nodes that none reads, as in ENAS."""
         nodes = tuple(nodes)
         read = {source for _, source in nodes}
-        return cls(nodes, tuple(node for node in range(1, len(nodes) + 1) if node not in read))
+        return cls(nodes, tuple(node for node in range(1, len(nodes) + 1) if node not in read), first)
 
 
 # The published cells of Liu et al. 2019; that of ENAS (Pham et al. 2018) as these authors rebuilt it: its own first
@@ -96,16 +100,18 @@ def read_genotype(text: str) -> RecurrentGenotype:
     A WeightsError says what is no genotype.
     """
     try:
-        values = call_arguments(text, FIELDS)
+        values = call_arguments(text, FIELDS, ("first",))
     except WeightsError as error:
         reason = str(error).partition("; give ")[0]
         raise WeightsError(f"{reason}; give one such as {EXAMPLE}") from error
-    return RecurrentGenotype(tuple(pairs_of(values["recurrent"])), tuple(nodes_of(values["concat"])))
+    nodes, concat = tuple(pairs_of(values["recurrent"])), tuple(nodes_of(values["concat"]))
+    return RecurrentGenotype(nodes, concat, str(values.get("first", FIRST)))
 
 
 def write_genotype(genotype: RecurrentGenotype) -> str:
-    """Return the text form; a row of neighbouring nodes is written as a range."""
-    return f"Genotype(recurrent={list(genotype.nodes)}, concat={written_nodes(genotype.concat)})"
+    """Return the text form; a row of neighbouring nodes is written as a range, a first node with tanh not at all."""
+    first = "" if genotype.first == FIRST else f", first={genotype.first!r}"
+    return f"Genotype(recurrent={list(genotype.nodes)}, concat={written_nodes(genotype.concat)}{first})"
 
 
 def find_genotype(name: str) -> RecurrentGenotype:

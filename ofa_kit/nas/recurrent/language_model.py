@@ -69,6 +69,11 @@ def genotype_params(nodes: int, hidden: int, words: int) -> int:
     return words * (hidden + 1) + hidden * 2 * hidden * (2 + nodes)
 
 
+def tree_params(base: int, hidden: int, words: int) -> int:
+    """Return the number of weights of a language model with a tree of so many leaves."""
+    return words * (hidden + 1) + 2 * hidden * base * hidden
+
+
 def lstm_hidden(params: int, words: int) -> int:
     """Return the hidden size at which the LSTM's language model comes closest to `params` weights."""
 
@@ -101,7 +106,10 @@ def activation_penalty(passed: Passed, *, size: float, change: float) -> Tensor:
 
 @torch.no_grad()
 def perplexity(model: LanguageModel, columns: Columns, choice: Any = None) -> float:
-    """Return exp of the mean cross-entropy over every prediction of the columns, each after all above it."""
+    """Return exp of the mean cross-entropy over every prediction of the columns, each after all above it.
+
+    It is infinite where a model has no finite logits.
+    """
     state = model.cell.start(columns.inputs.shape[1])
     total = 0.0
     for segment in fixed_segments(columns.rows, EVALUATION_ROWS):
@@ -110,4 +118,4 @@ def perplexity(model: LanguageModel, columns: Columns, choice: Any = None) -> fl
         state = passed.state
         count = int((targets != IGNORED).sum())
         total += float(cross_entropy(passed, targets)) * count if count else 0.0
-    return math.exp(min(total / columns.predictions, 700.0))
+    return math.exp(min(total / columns.predictions, 700.0)) if math.isfinite(total) else math.inf

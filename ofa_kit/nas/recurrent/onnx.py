@@ -11,6 +11,7 @@ from torch import Tensor
 from ofa_kit.nas.recurrent.cell import GenotypeCell, LstmCell, RecurrentCell
 from ofa_kit.nas.recurrent.language_model import LanguageModel
 from ofa_kit.nas.recurrent.onnx_graph import StepGraph
+from ofa_kit.nas.recurrent.tree_cell import TreeCell
 
 TOKENS, EMBEDDED, LOGITS = "tokens", "embedded", "logits"
 
@@ -67,13 +68,28 @@ def _(cell: GenotypeCell, graph: StepGraph, embedded: str, states: Sequence[str]
     for row, x in enumerate(graph.rows(projected)):
         name = f"step{row}"
         both = graph.node("Add", [x, graph.node("MatMul", [state, state_weight], f"{name}/from_state")], f"{name}/0")
-        nodes = [graph.highway(state, both, "tanh", f"{name}/node0")]
+        nodes = [graph.highway(state, both, cell.genotype.first, f"{name}/node0")]
         for number, ((function, source), weight) in enumerate(zip(cell.genotype.nodes, weights, strict=True), start=1):
             both = graph.node("MatMul", [nodes[source], weight], f"{name}/{number}")
             nodes.append(graph.highway(nodes[source], both, function, f"{name}/node{number}"))
         state = graph.node("Mean", [nodes[node] for node in cell.genotype.concat], f"{name}/mean")
         outputs.append(state)
     return graph.stacked(outputs), [state]
+
+
+@emit.register
+def _(cell: TreeCell, graph: StepGraph, embedded: str, states: Sequence[str]) -> tuple[str, list[str]]:
+    state, memory = states
+    state_weight = graph.weight("state_weight", cell.state_weight)
+    projected = graph.node("MatMul", [embedded, graph.weight("input_weight", cell.input_weight)], "projected")
+    outputs = []
+    for row, x in enumerate(graph.rows(projected)):
+        name = f"step{row}"
+        from_state = graph.node("MatMul", [state, state_weight], f"{name}/from_state")
+        parts = graph.parts(x, cell.genotype.base), graph.parts(from_state, cell.genotype.base)
+        state, memory = graph.tree(cell.genotype, list(zip(*parts, strict=True)), memory, name)
+        outputs.append(state)
+    return graph.stacked(outputs), [state, memory]
 
 
 @emit.register

@@ -1,5 +1,7 @@
 """Pictures of recurrent cells: nodes from left to right by how many steps lie before them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +21,25 @@ SPACE = 1.9
 
 def draw(genotype: RecurrentGenotype, path: Path) -> None:
     """Write a picture of the cell, .png, .svg or .pdf; an OfaKitError when matplotlib is missing."""
+    places = node_places(genotype)
+    columns = 3 + max(column for column, _ in places)
+    lines = max(sum(column == c for column, _ in places) for c in range(columns))
+    with saved_figure(path, columns=columns, lines=lines) as axes:
+        _draw_cell(axes, genotype, [(SPACE * (1 + column), row) for column, row in places], SPACE * (columns - 1))
+
+
+@contextmanager
+def saved_figure(path: Path, *, columns: int, lines: int) -> "Iterator[Axes]":
+    """Give axes for so many columns and lines of boxes, and write them to a file at the end."""
     if path.suffix not in FORMATS:
         raise OfaKitError(f"a picture ends in {', '.join(FORMATS)}, found '{path}'")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise OfaKitError("pictures need matplotlib; run `pip install 'ofa-kit[report]'`") from error
-    places = node_places(genotype)
-    columns = 3 + max(column for column, _ in places)
-    lines = max(sum(column == c for column, _ in places) for c in range(columns))
     figure = Figure(figsize=(1.0 * columns + 0.6, 0.75 * max(2, lines) + 0.4))
     axes = figure.add_axes((0, 0, 1, 1))
-    _draw_cell(axes, genotype, [(SPACE * (1 + column), row) for column, row in places], SPACE * (columns - 1))
+    yield axes
     axes.set_axis_off()
     axes.margins(0.08, 0.15)
     with storage.replacing(path) as temporary:
@@ -52,16 +61,16 @@ def node_places(genotype: RecurrentGenotype) -> list[tuple[int, float]]:
 def _draw_cell(axes: "Axes", genotype: RecurrentGenotype, places: list[tuple[float, float]], end: float) -> None:
     inputs = {"$x_t$": (0.0, 0.5), "$h_{t-1}$": (0.0, -0.5)}
     for text, place in inputs.items():
-        _arrow(axes, place, places[0], INK)
-        _box(axes, place, text, NODE_FILL)
+        arrow(axes, place, places[0], INK)
+        box(axes, place, text, NODE_FILL)
     for node, (_, source) in enumerate(genotype.nodes, start=1):
-        _arrow(axes, places[source], places[node], INK)
+        arrow(axes, places[source], places[node], INK)
     for node in genotype.concat:
-        _arrow(axes, places[node], (end, 0.0), EDGE, dotted=True)
-    _box(axes, places[0], "0  tanh", COLORS["tanh"])
+        arrow(axes, places[node], (end, 0.0), EDGE, dotted=True)
+    box(axes, places[0], f"0  {genotype.first}", COLORS[genotype.first])
     for node, (function, _) in enumerate(genotype.nodes, start=1):
-        _box(axes, places[node], f"{node}  {function}", COLORS[function])
-    _box(axes, (end, 0.0), f"$h_t$ = mean of\n{_listed(genotype.concat)}", NODE_FILL)
+        box(axes, places[node], f"{node}  {function}", COLORS[function])
+    box(axes, (end, 0.0), f"$h_t$ = mean of\n{_listed(genotype.concat)}", NODE_FILL)
 
 
 def _listed(nodes: tuple[int, ...]) -> str:
@@ -71,15 +80,17 @@ def _listed(nodes: tuple[int, ...]) -> str:
     return ", ".join(map(str, nodes))
 
 
-def _arrow(
+def arrow(
     axes: "Axes", start: tuple[float, float], end: tuple[float, float], color: str, *, dotted: bool = False
 ) -> None:
+    """Draw an arrow from the right side of a box to the left side of another."""
     style = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "lw": 0.7 if dotted else 1.1}
     style |= {"linestyle": ":" if dotted else "-"}
     axes.annotate("", (end[0] - 0.68, end[1]), (start[0] + 0.68, start[1]), arrowprops=style, zorder=1)
 
 
-def _box(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
+def box(axes: "Axes", place: tuple[float, float], text: str, color: str) -> None:
+    """Draw a box around a text."""
     from matplotlib.patches import FancyBboxPatch
 
     x, y = place

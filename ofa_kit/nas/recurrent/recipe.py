@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ofa_kit.config import find_profile, parse, read_yaml
 from ofa_kit.data.text_vocabulary import Level
@@ -73,8 +73,8 @@ class TrainRecipe(ReadingRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecurrentRecipe:
-    """Text, search and training."""
+class TextRecipe:
+    """What every search of a recurrent cell has beside the search: text, and training from scratch."""
 
     data: str = "sonnets"
     """sonnets, shakespeare or text:PATH."""
@@ -85,22 +85,37 @@ class RecurrentRecipe:
     """Columns in which validation and test are read; each but the first starts without what was said before."""
     seed: int = 0
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    search: SearchRecipe = field(default_factory=SearchRecipe)
     train: TrainRecipe = field(default_factory=TrainRecipe)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], source: str) -> "RecurrentRecipe":
+    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
         """Check the values; a RecipeError or UnknownNameError says what is wrong."""
         recipe = parse(cls, values, source)
-        for name, part in (("search", recipe.search), ("train", recipe.train)):
-            _check(part, f"{source}: {name}")
-        if min(recipe.evaluation_batch, recipe.search.nodes, recipe.train.patience) < 1 or recipe.most_words < 2:
-            raise RecipeError(f"{source}: evaluation_batch, nodes and patience must be at least 1, most_words 2")
-        if recipe.seed < 0:
-            raise RecipeError(f"{source}: seed must be at least 0, found {recipe.seed}")
-        if recipe.search.normalize and recipe.search.batch < 2:
-            raise RecipeError(f"{source}: search.normalize needs a search.batch of at least 2, found 1")
+        recipe.check(source)
         return recipe
+
+    def check(self, source: str) -> None:
+        """Raise a RecipeError where a number cannot be."""
+        check_reading(self.train, f"{source}: train")
+        if min(self.evaluation_batch, self.train.patience) < 1 or self.most_words < 2:
+            raise RecipeError(f"{source}: evaluation_batch and patience must be at least 1, most_words 2")
+        if self.seed < 0:
+            raise RecipeError(f"{source}: seed must be at least 0, found {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentRecipe(TextRecipe):
+    """Text, search by DARTS and training."""
+
+    search: SearchRecipe = field(default_factory=SearchRecipe)
+
+    def check(self, source: str) -> None:
+        check_reading(self.search, f"{source}: search")
+        super().check(source)
+        if self.search.nodes < 1:
+            raise RecipeError(f"{source}: search.nodes must be at least 1, found {self.search.nodes}")
+        if self.search.normalize and self.search.batch < 2:
+            raise RecipeError(f"{source}: search.normalize needs a search.batch of at least 2, found 1")
 
 
 def find_recipe(name: str) -> Path:
@@ -128,7 +143,8 @@ def nested(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def _check(part: ReadingRecipe, source: str) -> None:
+def check_reading(part: ReadingRecipe, source: str) -> None:
+    """Raise a RecipeError where a number cannot be; `source` says which part of which recipe it is."""
     for key in ("hidden", "epochs", "batch", "bptt"):
         if getattr(part, key) < 1:
             raise RecipeError(f"{source}.{key} must be at least 1, found {getattr(part, key)}")

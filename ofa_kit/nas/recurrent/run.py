@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 import yaml
@@ -10,21 +11,24 @@ from ofa_kit import storage
 from ofa_kit.config import parse, plain, read_yaml
 from ofa_kit.data.text import Text, TextInfo, open_text
 from ofa_kit.errors import RunError
-from ofa_kit.nas.recurrent.recipe import RecurrentRecipe
+from ofa_kit.nas.recurrent.recipe import TextRecipe
 
 CONFIG = "config.yaml"
 
 
+R = TypeVar("R", bound=TextRecipe)
+
+
 @dataclass(frozen=True)
-class RecurrentRun:
+class RecurrentRun(Generic[R]):
     """A run folder with its recipe read and its text open."""
 
     folder: Path
-    recipe: RecurrentRecipe
+    recipe: R
     text: Text
 
     @classmethod
-    def create(cls, folder: Path, recipe: RecurrentRecipe) -> "RecurrentRun":
+    def create(cls, folder: Path, recipe: R) -> "RecurrentRun[R]":
         """Start a folder; a RunError when one is there."""
         if (folder / CONFIG).exists():
             raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
@@ -34,13 +38,13 @@ class RecurrentRun:
         return cls(folder, recipe, text)
 
     @classmethod
-    def open(cls, folder: Path) -> "RecurrentRun":
-        """Read a folder; a RunError when it is none, or when its text is another by now."""
+    def open(cls, folder: Path, kind: type[R]) -> "RecurrentRun[R]":
+        """Read a folder with this kind of recipe; a RunError when it is none, or when its text is another by now."""
         path = folder / CONFIG
         if not path.exists():
             raise RunError(f"no run '{folder}' to go on with; leave out --resume")
         values = read_yaml(path)
-        recipe = RecurrentRecipe.parse(values.get("recipe") or {}, f"{path}, recipe")
+        recipe = kind.parse(values.get("recipe") or {}, f"{path}, recipe")
         begun = parse(TextInfo, values.get("text") or {}, f"{path}, text")
         text = _open(recipe)
         if text.info != begun:
@@ -63,5 +67,5 @@ class RecurrentRun:
         return self.folder / name
 
 
-def _open(recipe: RecurrentRecipe) -> Text:
+def _open(recipe: TextRecipe) -> Text:
     return open_text(recipe.data, level=recipe.level, most_words=recipe.most_words)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ofa_kit.errors import RunError
-from ofa_kit.nas.recurrent.cell import GenotypeCell, LstmCell, RecurrentCell
-from ofa_kit.nas.recurrent.genotype import read_genotype, write_genotype
+from ofa_kit.nas.recurrent.any_cell import FoundCell, make_language_model, read_cell, write_cell
+from ofa_kit.nas.recurrent.cell import LstmCell
 from ofa_kit.nas.recurrent.language_model import LanguageModel
 from ofa_kit.training import checkpoint
 
@@ -18,7 +18,7 @@ LSTM = "lstm"
 def save_language_model(path: Path, model: LanguageModel, facts: Mapping[str, Any]) -> None:
     """Write a trained model in one step; `facts` go into the header."""
     cell = model.cell
-    name = write_genotype(cell.genotype) if isinstance(cell, GenotypeCell) else LSTM
+    name = write_cell(cell.genotype) if isinstance(cell, FoundCell) else LSTM
     shape = {"cell": name, "hidden": cell.hidden, "words": model.words}
     checkpoint.save(path, model.state_dict(), {**facts, **shape})
 
@@ -28,12 +28,11 @@ def load_language_model(path: Path) -> tuple[LanguageModel, dict[str, Any]]:
     tensors, facts = checkpoint.load(path)
     try:
         generator, hidden = torch.Generator(), int(facts["hidden"])
-        cell: RecurrentCell
+        words = int(facts["words"])
         if facts["cell"] == LSTM:
-            cell = LstmCell(hidden, generator)
+            model = LanguageModel(LstmCell(hidden, generator), words, generator)
         else:
-            cell = GenotypeCell(read_genotype(facts["cell"]), hidden, generator)
-        model = LanguageModel(cell, int(facts["words"]), generator)
+            model = make_language_model(read_cell(facts["cell"]), hidden, words, generator)
         model.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise RunError(f"'{path}' holds no language model: {' '.join(str(error).split())}") from error

@@ -39,6 +39,8 @@ class TextWork:
     ) -> None:
         self.model, self.train, self.recipe, self.log, self.seed = model, train, recipe, log, seed
         self.epochs, self.ended_early = recipe.epochs, False
+        self.lr = recipe.lr
+        """Of a segment of the usual length."""
         self.logs: Mapping[Path, Sequence[str]] = {log: columns}
         self.steps_per_epoch = -(-train.rows // recipe.bptt)
         """Of the epoch under way: epochs are cut in different places."""
@@ -73,7 +75,7 @@ class TextWork:
         (loss + self.penalty(passed)).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.share(segment)
+            group["lr"] = self.lr * self.share(segment)
         self.optimizer.step()
         self.carried = detached(passed.state)
         return loss.item()

@@ -1,0 +1,1 @@
+"""NAS-RL: a controller learns from the accuracy of children that it trains from scratch (Zoph & Le 2017)."""

@@ -1,0 +1,344 @@
+"""ENAS's macro search: arcs as texts, the network they describe, shared weights, skip connections near their target."""
+
+import itertools
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from ofa_kit.commands.search_enas_macro import search_enas_macro
+from ofa_kit.config import read_yaml, shipped_profiles
+from ofa_kit.data.sources import open_dataset
+from ofa_kit.errors import OfaKitError, RecipeError, RunError, UnknownNameError, WeightsError
+from ofa_kit.nas.cells.counts import macs_of, params_of
+from ofa_kit.nas.enas.derive import COLUMNS as DERIVED
+from ofa_kit.nas.enas.macro_arc import (
+    OPERATIONS,
+    PRESETS,
+    MacroArc,
+    MacroLayer,
+    find_macro_arc,
+    read_macro_arc,
+    write_macro_arc,
+    write_on_one_line,
+)
+from ofa_kit.nas.enas.macro_child import MacroChild
+from ofa_kit.nas.enas.macro_controller import MacroController
+from ofa_kit.nas.enas.macro_network import MacroNetwork
+from ofa_kit.nas.enas.macro_onnx import macro_model
+from ofa_kit.nas.enas.macro_picture import save_macro_picture
+from ofa_kit.nas.enas.macro_plan import MacroShape
+from ofa_kit.nas.enas.macro_recipe import MacroRecipe
+from ofa_kit.nas.enas.macro_search import MacroSearch
+from ofa_kit.nas.enas.search import COLUMNS
+from ofa_kit.nas.reinforce.policy import Policy, PolicyRecipe
+from ofa_kit.storage import read_rows
+from ofa_kit.training.epochs import work_through
+
+PUBLISHED = PRESETS["enas-macro"]
+TINY = {
+    "kind": "macro",
+    "images": 300,
+    "held_out": 0.3,
+    "layers": 3,
+    "channels": 4,
+    "epochs": 2,
+    "batch_size": 64,
+    "controller_updates": 2,
+    "controller_samples": 3,
+    "derive_samples": 4,
+    "network_channels": 6,
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def flat(arc):
+    return list(itertools.chain.from_iterable(arc.rows))
+
+
+@st.composite
+def arcs(draw):
+    layers = []
+    for number in range(draw(st.integers(1, 8))):
+        bits = draw(st.lists(st.booleans(), min_size=number, max_size=number))
+        skips = tuple(place for place, bit in enumerate(bits) if bit)
+        layers.append(MacroLayer(draw(st.sampled_from(OPERATIONS)), skips))
+    return MacroArc(tuple(layers))
+
+
+@settings(deadline=None)
+@given(arcs())
+def test_the_text_forms_round_trip(arc):
+    assert read_macro_arc(write_macro_arc(arc)) == arc
+    assert read_macro_arc(write_on_one_line(arc)) == arc
+    assert read_macro_arc(str(np.array(flat(arc)))) == arc  # as the authors' log prints a sample
+    assert len(write_macro_arc(arc).splitlines()) == len(arc.layers)
+
+
+def test_the_published_arc_is_read_as_its_script_has_it(tmp_path):
+    assert len(PUBLISHED.layers) == 24
+    assert PUBLISHED.layers[0] == MacroLayer("conv_3x3")
+    assert PUBLISHED.layers[1] == MacroLayer("sep_conv_5x5")
+    assert PUBLISHED.layers[5] == MacroLayer("sep_conv_5x5", (0, 1, 3))
+    assert PUBLISHED.layers[23].skips == (0, 1, 5, 6, 7, 9, 13, 15, 18, 19)
+    assert {layer.operation for layer in PUBLISHED.layers} == set(OPERATIONS[:4])
+    assert PUBLISHED.skip_rate == pytest.approx(98 / 276)
+    (tmp_path / "arc.txt").write_text(write_macro_arc(PUBLISHED))
+    assert find_macro_arc("enas-macro") == find_macro_arc(str(tmp_path / "arc.txt")) == PUBLISHED
+    assert find_macro_arc(write_on_one_line(PUBLISHED)) == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no macro arc"),
+        ("conv", "is no macro arc"),
+        ("0 1", "has L \\(L \\+ 1\\) / 2 numbers, found 2; 1 or 2 layers have 1 or 3"),
+        ("0 6 0", "layer 1 of a macro arc has operation 6; ENAS knows 0 conv_3x3"),
+        ("0 1 2", "skip bits \\[2\\]; each is 0 or 1"),
+        ("0 -1 0", "operation -1"),
+    ],
+)
+def test_what_is_no_arc_is_refused(text, message):
+    with pytest.raises(WeightsError, match=message):
+        read_macro_arc(text)
+
+
+def test_a_layer_adds_only_what_lies_before():
+    with pytest.raises(WeightsError, match="layer 1 of a macro arc adds outputs \\[1\\]"):
+        MacroArc((MacroLayer("conv_3x3"), MacroLayer("conv_3x3", (1,))))
+    with pytest.raises(UnknownNameError, match="did you mean 'conv_3x3'"):
+        MacroArc((MacroLayer("conv_3x2"),))
+    with pytest.raises(UnknownNameError, match="neither a text nor a file"):
+        find_macro_arc("enas-makro")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "arc").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OfaKitError, match="cannot read the macro arc"):
+        find_macro_arc(str(tmp_path / "arc"))
+
+
+def expected_params(arc, channels, classes=10):
+    """Count by hand: what a layer has, and the reductions of what is read later."""
+    total, width = 27 * channels + 2 * channels, channels
+    third = len(arc.layers) // 3
+    for number, layer in enumerate(arc.layers):
+        k = int(layer.operation[-1]) ** 2
+        kind = layer.operation[:-4]
+        total += width**2 + 2 * width
+        total += {"conv": k * width**2 + 2 * width, "sep_conv": k * width + width**2 + 2 * width}.get(kind, 0)
+        total += ((len(layer.skips) + 1) * width**2 + 2 * width) if number else 0
+        if number in (third - 1, 2 * third - 1):
+            read = {number + 1} | {p for later in arc.layers[number + 1 :] for p in later.skips if p <= number + 1}
+            total += len(read) * (width * 2 * width + 4 * width)
+            width *= 2
+    return total + width * classes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parameters_are_counted(seed):
+    arc = MacroController(7, seeded(), hidden=8, bound=2.0).arcs(
+        MacroController(7, seeded()).sample(4, seeded(seed)).tokens
+    )[3]
+    assert params_of(MacroNetwork(arc, MacroShape(layers=7, channels=6))) == expected_params(arc, 6)
+
+
+def test_the_published_network_has_31_million_parameters():
+    """As the paper describes it; the authors' code, whose separable operations are not, makes 42.6 million."""
+    network = MacroNetwork(PUBLISHED, MacroShape(layers=24, channels=96))
+    assert params_of(network) == expected_params(PUBLISHED, 96) == 30_947_424
+    assert macs_of(network, (3, 32, 32)) == 4_370_280_192
+    assert params_of(MacroChild(MacroShape(layers=12, channels=36, widens=False))) == 697_860
+
+
+def all_operations(skips=True):
+    layers = [MacroLayer(name, tuple(range(number)) if skips else ()) for number, name in enumerate(OPERATIONS)]
+    return MacroArc(tuple(layers))
+
+
+@pytest.mark.parametrize("size", [9, 16])
+@pytest.mark.parametrize("skips", [False, True])
+def test_onnx_computes_what_pytorch_computes(size, skips):
+    arc = all_operations(skips)
+    shape = MacroShape(layers=6, channels=4, image_size=size, num_classes=7)
+    torch.manual_seed(0)
+    network = MacroNetwork(arc, shape)
+    images = torch.randn((5, 3, size, size), generator=seeded(1))
+    for _ in range(3):
+        network(images)  # batch norm learns statistics that are not 0 and 1
+    network.eval()
+    session = onnxruntime.InferenceSession(macro_model(network, batch=None).SerializeToString())
+    (found,) = session.run(None, {"images": images.numpy()})
+    expected = network(images).detach()
+    assert np.abs(found - expected.numpy()).max() <= 1e-4 * float(expected.abs().max())
+
+
+def test_a_network_learns_in_steps(tmp_path):
+    torch.manual_seed(0)
+    network = MacroNetwork(all_operations(), MacroShape(layers=6, channels=6, image_size=12, num_classes=3))
+    images, labels = torch.randn((9, 3, 12, 12), generator=seeded(1)), torch.arange(9) % 3
+    sgd = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(8):
+        loss = F.cross_entropy(network(images), labels)
+        sgd.zero_grad()
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+        sgd.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_network_of_another_arc_is_refused():
+    with pytest.raises(WeightsError, match="arc has 24 layers and the network 12"):
+        MacroNetwork(PUBLISHED, MacroShape(layers=12, channels=4))
+    with pytest.raises(RecipeError, match="too small"):
+        MacroShape(layers=6, channels=4, image_size=2)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_child_computes_the_arc_that_comes_with_the_call(operation):
+    """One operation alone, by hand, from the shared weights; others get no gradient."""
+    torch.manual_seed(0)
+    child = MacroChild(MacroShape(layers=3, channels=4, image_size=8, widens=False))
+    arc = MacroArc((MacroLayer(operation), MacroLayer("conv_3x3", (0,)), MacroLayer(operation, (0, 1))))
+    images = torch.randn((2, 3, 8, 8), generator=seeded(1))
+    first, second = child.reductions["0"], child.reductions["1"]
+    stem = child.stem(images)
+    one = child.layers[0].operations[operation](stem)
+    stem, one = first[0](stem), first[1](one)
+    two = child.layers[1].norm(child.layers[1].operations["conv_3x3"](one) + stem)
+    stem, one, two = second[0](stem), second[1](one), second[2](two)
+    three = child.layers[2].norm(child.layers[2].operations[operation](two) + stem + one)
+    found = child(images, arc)
+    assert torch.allclose(found, child.classifier(three.mean((2, 3))), atol=1e-5)
+    found.sum().backward()
+    for layer, name in itertools.product(range(3), OPERATIONS):
+        touched = name == arc.layers[layer].operation
+        for parameter in child.layers[layer].operations[name].parameters():
+            assert (parameter.grad is not None) == touched
+
+
+def test_operations_and_connections_matter():
+    """The authors' closure makes every operation the last one."""
+    torch.manual_seed(0)
+    child = MacroChild(MacroShape(layers=3, channels=4, image_size=8, widens=False))
+    images = torch.randn((2, 3, 8, 8), generator=seeded(1))
+    base = [MacroLayer("conv_3x3"), MacroLayer("conv_3x3"), MacroLayer("conv_3x3")]
+    outputs = [child(images, MacroArc((*base[:1], MacroLayer(name), *base[2:]))) for name in OPERATIONS]
+    outputs.append(child(images, MacroArc((*base[:1], MacroLayer("conv_3x3", (0,)), *base[2:]))))
+    for one, other in itertools.combinations(outputs, 2):
+        assert (one - other).abs().max() > 1e-3
+
+
+def test_the_controllers_tokens_are_the_rows():
+    controller = MacroController(6, seeded(), hidden=8, bound=2.0)
+    decisions = controller.sample(20, seeded(1))
+    assert decisions.tokens.shape == (20, 21)
+    for row, arc in zip(decisions.tokens.tolist(), controller.arcs(decisions.tokens), strict=True):
+        assert flat(arc) == row
+    again = controller.score(decisions.tokens)
+    assert torch.allclose(again.log_prob, decisions.log_prob, atol=1e-5)
+    assert torch.allclose(again.penalty, decisions.penalty, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [0.15, 0.4, 0.8])
+def test_the_penalty_moves_the_skip_rate_to_its_target(target):
+    """Rewards are all the same: the penalty alone moves the controller."""
+    controller = MacroController(5, seeded(), hidden=16, skip_target=target)
+    policy = Policy(controller, PolicyRecipe(lr=0.03, beta1=0.0, eps=1e-3, penalty_weight=0.8))
+
+    def rate():
+        return float(np.mean([arc.skip_rate for arc in controller.arcs(controller.sample(200, seeded(9)).tokens)]))
+
+    start = rate()
+    penalties = [policy.update(policy.sample(8, seeded(n)).tokens, [1.0] * 8).penalty for n in range(60)]
+    assert abs(start - 0.5) < 0.05
+    assert abs(rate() - target) < 0.05
+    assert penalties[-1] < 0.1 * penalties[0]
+
+
+def test_a_picture_names_every_layer(tmp_path):
+    svg, png = save_macro_picture(all_operations(), tmp_path)
+    text = svg.read_text()
+    for name in OPERATIONS:
+        assert name.replace("_", " ") in text
+    assert text.count("halve") == 2
+    assert png.read_bytes()[:4] == b"\x89PNG"
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
+    recipe, dataset = MacroRecipe.parse(TINY, "test"), open_dataset("digits", photo_size=32)
+
+    def run(name, kill_at=None):
+        search, done = MacroSearch(recipe, dataset, tmp_path / name, torch.device("cpu")), []
+
+        def watch(seen):
+            done.append(seen)
+            if len(done) == kill_at:
+                raise KilledError
+
+        work_through(search, tmp_path / name / "last", checkpoint_s=0, watch=watch)
+        return search
+
+    whole = run("whole")
+    for kill_at in (2, 3):
+        with pytest.raises(KilledError):
+            run("killed", kill_at)
+        torch.manual_seed(kill_at)
+    resumed = run("killed")
+    first, second = whole.state(), resumed.state()
+    assert first[1] == second[1]
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    rows = [read_rows(tmp_path / name / "search.csv", COLUMNS) for name in ("whole", "killed")]
+    for row in rows[0] + rows[1]:
+        del row["elapsed_s"]
+    assert rows[0] == rows[1]
+    assert float(rows[0][0]["penalty"]) > 0
+
+
+def test_the_command_searches_derives_and_draws(tmp_path):
+    folder = tmp_path / "run"
+    found = search_enas_macro(TINY, folder)
+    assert read_macro_arc((folder / "arc.txt").read_text()) == found.arc
+    derived = read_rows(folder / "derived.csv", DERIVED)
+    best = max(derived, key=lambda row: float(row["reward"]))
+    assert read_macro_arc(best["genotype"]) == found.arc
+    assert found.params == expected_params(found.arc, 6) - 2 * 9 * 6  # digits have one channel
+    assert (folder / "network.png").read_bytes()[:4] == b"\x89PNG"
+    assert any(f"{found.params:,} parameters" in line for line in found.lines())
+    assert search_enas_macro({}, folder, resume=True) == found
+    with pytest.raises(RunError, match="exists; go on with --resume"):
+        search_enas_macro(TINY, folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": 1}, "layers must be at least 2"),
+        ({"skip_target": 1.0}, "skip_target must be between 0 and 1"),
+        ({"skip_weight": -1}, "skip_weight must be at least 0"),
+        ({"nodes": 3}, "unknown key"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(values, message):
+    with pytest.raises((RecipeError, UnknownNameError), match=message):
+        MacroRecipe.parse(values, "test.yaml")
+
+
+def test_the_recipe_of_cifar10_is_the_published_one():
+    recipe = MacroRecipe.parse(read_yaml(shipped_profiles() / "recipes" / "enas-macro-cifar10.yaml"), "cifar10")
+    assert recipe == MacroRecipe(data="cifar10")
+    assert recipe.policy.penalty_weight == 0.8

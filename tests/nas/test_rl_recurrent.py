@@ -1,0 +1,307 @@
+"""NAS-RL's recurrent cell: trees compute the published equations, children are trained, and a kill costs nothing."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ofa_kit.commands.search_rl_recurrent import search_rl_recurrent
+from ofa_kit.config import read_yaml
+from ofa_kit.data.text import open_text
+from ofa_kit.data.text_batches import columns
+from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError, WeightsError
+from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe, RlTextRecipe
+from ofa_kit.nas.nas_rl.recurrent_search import CHILDREN, COLUMNS, Children, TreeSearch, fresh_policy
+from ofa_kit.nas.recurrent.any_cell import make_language_model, params_of_cell, read_cell, write_cell
+from ofa_kit.nas.recurrent.dropout import DropoutRates
+from ofa_kit.nas.recurrent.genotype import PRESETS as GENOTYPES
+from ofa_kit.nas.recurrent.recipe import TrainRecipe
+from ofa_kit.nas.recurrent.retrain import TrainWork
+from ofa_kit.nas.recurrent.reward import RewardRecipe
+from ofa_kit.nas.recurrent.tree import PRESETS, TreeGenotype, from_tokens, read_tree, token_sizes, tokens_of, write_tree
+from ofa_kit.nas.recurrent.tree_cell import TreeCell
+from ofa_kit.nas.recurrent.tree_picture import draw_tree, tree_places
+from ofa_kit.nas.reinforce.policy import PolicyRecipe
+from ofa_kit.storage import read_rows
+from ofa_kit.training.epochs import work_through
+
+NAS_CELL = PRESETS["nas-cell"]
+CHILD = TrainRecipe(hidden=6, epochs=2, batch=6, bptt=8, lr=2.0, init_range=0.3, dropout=DropoutRates(output=0.1))
+QUICK = """
+name: quick
+backend: onnxruntime
+protocol: {sessions: 1, rounds_per_block: 2, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
+"""
+TINY = {
+    "search": {
+        "base": 2,
+        "rounds": 2,
+        "children": 2,
+        "child": {"hidden": 8, "epochs": 1, "batch": 16, "bptt": 30, "lr": 2.0},
+        "controller": {"hidden": 6, "layers": 1},
+    },
+    "train": {"hidden": 10, "epochs": 1, "batch": 16, "bptt": 30, "lr": 2.0},
+    "evaluation_batch": 2,
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@st.composite
+def trees(draw):
+    return from_tokens([draw(st.integers(0, size - 1)) for size in token_sizes(draw(st.integers(1, 9)))])
+
+
+@settings(deadline=None)
+@given(trees())
+def test_text_and_tokens_round_trip(tree):
+    assert read_tree(write_tree(tree)) == tree
+    assert from_tokens(tokens_of(tree)) == tree
+    assert len(tokens_of(tree)) == len(token_sizes(tree.base))
+
+
+def test_a_text_says_which_kind_of_cell_it_is():
+    for genotype in (NAS_CELL, GENOTYPES["enas"]):
+        assert read_cell(write_cell(genotype)) == genotype
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Genotype(tree=[], inject=('add', 'tanh'), index=(0, 0))",
+        "Genotype(tree=[('add', 'tanh'), ('add', 'tanh')], inject=('add', 'tanh'), index=(0, 0))",
+        "Genotype(tree=[('add', 'tan')], inject=('add', 'tanh'), index=(0, 0))",
+        "Genotype(tree=[('sub', 'tanh')], inject=('add', 'tanh'), index=(0, 0))",
+        "Genotype(tree=[('add', 'tanh')], inject=('add', 'tanh'), index=(0, 1))",
+        "Genotype(tree=[('add', 'tanh')], inject=('add', 'tanh'), index=(0,))",
+        "Genotype(tree=[('add', 'tanh')], inject='add', index=(0, 0))",
+        "Genotype(tree=3, inject=('add', 'tanh'), index=(0, 0))",
+        "Genotype(tree=__import__('os'), inject=('add', 'tanh'), index=(0, 0))",
+    ],
+)
+def test_what_is_no_tree_is_refused(text):
+    with pytest.raises((WeightsError, UnknownNameError)):
+        read_tree(text)
+
+
+def products(cell, x, state):
+    """Return what the leaves read of the input and of the state."""
+    base = cell.genotype.base
+    return (x @ cell.input_weight).chunk(base, -1), (state @ cell.state_weight).chunk(base, -1)
+
+
+def test_a_tree_computes_the_papers_example():
+    """Zoph & Le 2017, figure 5: base 2, memory injected into node 0 and taken from node 1."""
+    tree = TreeGenotype((("add", "tanh"), ("multiply", "relu"), ("multiply", "sigmoid")), ("add", "relu"), 1, 0)
+    cell = TreeCell(tree, 5, seeded(), init_range=0.8)
+    x, h, c = (torch.randn((3, 5), generator=seeded(seed)) for seed in (1, 2, 3))
+    outputs, (state, memory) = cell(x[None], (h, c))
+    (w1, w3), (w2, w4) = products(cell, x, h)
+    a0 = torch.relu(torch.tanh(w1 + w2) + c)
+    a1 = torch.relu(w3 * w4)
+    assert torch.allclose(state, torch.sigmoid(a0 * a1), atol=1e-6)
+    assert torch.allclose(memory, w3 * w4, atol=1e-6)
+    assert torch.equal(outputs[0], state)
+
+
+def test_the_published_cell_computes_its_published_equations():
+    cell = TreeCell(NAS_CELL, 4, seeded(), init_range=0.8)
+    x, h, c = (torch.randn((2, 4), generator=seeded(seed)) for seed in (1, 2, 3))
+    _, (state, memory) = cell(x[None], (h, c))
+    i, m = products(cell, x, h)
+    sigmoid, relu, tanh = torch.sigmoid, torch.relu, torch.tanh
+    left = tanh(tanh(sigmoid(i[0] + m[0]) * relu(i[1] + m[1])) + c)
+    kept = left * tanh(sigmoid(i[2] + m[2]) + relu(i[3] * m[3]))
+    right = tanh(tanh(tanh(i[4] + m[4]) * sigmoid(i[5] + m[5])) + sigmoid(tanh(i[6] + m[6]) + sigmoid(i[7] + m[7])))
+    assert torch.allclose(memory, kept, atol=1e-6)
+    assert torch.allclose(state, tanh(kept * right), atol=1e-6)
+
+
+@pytest.mark.parametrize("base", [1, 3, 8])
+def test_parameters_are_counted(base):
+    tree = from_tokens([0] * len(token_sizes(base)))
+    model = make_language_model(tree, 12, 40, seeded())
+    assert model.params == params_of_cell(tree, 12, 40)
+
+
+def test_a_picture_shows_each_node_between_the_two_that_it_joins(tmp_path):
+    places = tree_places(NAS_CELL)
+    assert len(set(places)) == 15
+    for node in range(8, 15):
+        left, right = (places[read] for read in NAS_CELL.read_by(node))
+        assert places[node][0] > max(left[0], right[0])
+        assert right[1] < places[node][1] < left[1]
+    draw_tree(NAS_CELL, tmp_path / "tree.svg")
+    assert (tmp_path / "tree.svg").read_text().startswith("<?xml")
+    with pytest.raises(OfaKitError, match=r"ends in .png, .svg, .pdf"):
+        draw_tree(NAS_CELL, tmp_path / "tree.gif")
+
+
+def tree_search(folder, judge=None, latency=None, **changes):
+    recipe = RlTextRecipe(**{"base": 2, "rounds": 2, "children": 2, "child": CHILD} | changes)
+    if judge is None:
+        text = open_text("sonnets", most_words=30)
+        parts = columns(text.train[:200], 6), columns(text.validation[:60], 2)
+        judge = Children(30, *parts, recipe.child, 5, torch.device("cpu"))
+    return TreeSearch(fresh_policy(recipe, seeded(3)), judge, recipe, folder / "metrics.csv", 5, latency)
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
+    def run(name, kill_at=None):
+        search, done = tree_search(tmp_path / name, child=replace(CHILD, epochs=1)), []
+
+        def watch(seen):
+            done.append(seen)
+            if len(done) == kill_at:
+                raise KilledError
+
+        work_through(search, tmp_path / name / "last", checkpoint_s=0, watch=watch)
+        return search
+
+    whole = run("whole")
+    for kill_at in (1, 3):
+        with pytest.raises(KilledError):
+            run("killed", kill_at)
+        torch.manual_seed(kill_at)
+    resumed = run("killed")
+    first, second = whole.state(), resumed.state()
+    assert first[1] == second[1]
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    for name, titles in (("metrics.csv", COLUMNS), ("children.csv", CHILDREN)):
+        rows = [read_rows(tmp_path / part / name, titles) for part in ("whole", "killed")]
+        for row in rows[0] + rows[1]:
+            row.pop("elapsed_s", None)
+        assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
+    assert not list((tmp_path / "killed").glob("child-*"))
+
+
+def test_a_child_that_was_killed_goes_on_where_it_stood(tmp_path, monkeypatch):
+    children = tree_search(tmp_path).children
+    monkeypatch.setattr("ofa_kit.nas.nas_rl.recurrent_search.CHECKPOINT_S", 0.0)
+    step, count, deadly = TrainWork.step, [], []
+
+    def counted(self, *arguments):
+        count.append(1)
+        if len(count) in deadly:
+            raise KilledError
+        return step(self, *arguments)
+
+    monkeypatch.setattr(TrainWork, "step", counted)
+    whole, steps = children.perplexity(NAS_CELL, tmp_path / "whole"), len(count)
+    count.clear()
+    deadly.append(7)
+    with pytest.raises(KilledError):
+        children.perplexity(NAS_CELL, tmp_path / "killed")
+    assert (tmp_path / "killed" / "last.safetensors").exists()
+    assert children.perplexity(NAS_CELL, tmp_path / "killed") == whole
+    assert len(count) == steps + 1  # the step under way alone is done again
+    assert not (tmp_path / "killed").exists()
+
+
+def test_a_child_that_diverges_earns_nothing_and_the_search_goes_on(tmp_path):
+    wild = replace(CHILD, lr=1e30, clip=1e30)
+    search = tree_search(tmp_path, child=wild, base=4, children=3)
+    work_through(search, tmp_path / "last", checkpoint_s=60)
+    rows = read_rows(tmp_path / "children.csv", CHILDREN)
+    lost = [row for row in rows if row["validation_perplexity"] == "inf"]
+    assert lost
+    assert all(float(row["reward"]) == 0 for row in lost)
+
+
+class Planted:
+    """Says how good a tree is by its labels, without training: the more `tanh`, the better."""
+
+    def perplexity(self, genotype, folder):
+        return 80.0 / (1 + [activation for _, activation in genotype.nodes].count("tanh"))
+
+
+def test_the_controller_finds_what_the_reward_is_planted_in(tmp_path):
+    policy = PolicyRecipe(lr=0.02, baseline_decay=0.8)
+    reward = RewardRecipe(power=1.0)
+    search = tree_search(tmp_path, Planted(), base=4, rounds=40, children=8, policy=policy, reward=reward)
+    work_through(search, tmp_path / "last", checkpoint_s=60)
+    rows = read_rows(tmp_path / "metrics.csv", COLUMNS)
+    assert sum(float(row["reward"]) for row in rows[-5:]) > 1.8 * sum(float(row["reward"]) for row in rows[:5])
+    assert float(rows[-1]["entropy"]) < float(rows[0]["entropy"])
+    best = max(float(row["reward"]) for row in read_rows(tmp_path / "children.csv", CHILDREN))
+    found = Planted().perplexity(search.genotype, tmp_path)
+    assert 80.0 / found == best
+
+
+def test_a_cell_that_is_drawn_again_keeps_its_result(tmp_path):
+    class Counting(Planted):
+        seen: list[str] = []  # noqa: RUF012
+
+        def perplexity(self, genotype, folder):
+            self.seen.append(write_tree(genotype))
+            return super().perplexity(genotype, folder)
+
+    search = tree_search(tmp_path, Counting(), base=1, rounds=30, children=4)
+    work_through(search, tmp_path / "last", checkpoint_s=60)
+    assert len(Counting.seen) == len(set(Counting.seen)) < 120
+    assert set(Counting.seen) == set(search.perplexities)
+
+
+def test_latency_enters_the_reward(tmp_path):
+    search = tree_search(
+        tmp_path, Planted(), latency=lambda tree: 4.0, reward=RewardRecipe(latency_target_ms=1.0, latency_weight=-0.5)
+    )
+    text = next(search.batches(0, 0))
+    reward = search.step(text, 0, 0)["reward"]
+    assert reward == pytest.approx(80 / Planted().perplexity(text, tmp_path) / 2)
+
+
+def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    values = {**TINY, "device": str(tmp_path / "quick.yaml")}
+    values["search"] = values["search"] | {"reward": {"power": 2.0, "latency_target_ms": 0.02}}
+    folder = tmp_path / "run"
+    found = search_rl_recurrent(values, folder)
+    assert read_tree((folder / "genotype.txt").read_text()) == found.genotype
+    children = read_rows(folder / "search" / "children.csv", CHILDREN)
+    assert len(children) == 4
+    for row in children:
+        factor = (float(row["latency_ms"]) / 0.02) ** -0.07
+        assert float(row["reward"]) == pytest.approx(80 / float(row["validation_perplexity"]) ** 2 * factor)
+    best = max(children, key=lambda row: float(row["reward"]))
+    assert read_tree(best["genotype"]) == found.genotype
+    cell, lstm = (found.trained[name].model for name in ("cell", "lstm"))
+    assert abs(lstm.params / cell.params - 1) < 0.05
+    for model in found.values()["models"].values():
+        assert model["onnx_max_relative_difference"] < 1e-4
+        assert model["token_latency_ms"] > 0
+    assert (folder / "cell.png").read_bytes()[:4] == b"\x89PNG"
+    shutil.rmtree(folder / "cell")
+    again = search_rl_recurrent({}, folder, resume=True)
+    assert again.trained["cell"].test_perplexity == found.trained["cell"].test_perplexity
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"search": {"base": 0}}, "base must be at least 1"),
+        ({"search": {"child": {"lr": 0}}}, r"search.child.lr must be above 0"),
+        ({"search": {"reward": {"latency_target_ms": 1.0}}}, "needs a device"),
+        ({"search": {"reward": {"latency_target_ms": -1.0}}}, "above 0"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(values, message):
+    with pytest.raises(RecipeError, match=message):
+        RlRecurrentRecipe.parse(values, "test.yaml")
+
+
+def test_the_recipe_of_penn_treebank_is_the_published_one():
+    recipe = RlRecurrentRecipe.parse(read_yaml(Path("profiles/recipes/nas-rl-rnn-ptb.yaml")), "ptb")
+    assert (recipe.search.base, recipe.search.rounds * recipe.search.children) == (8, 15_000)
+    assert replace(recipe.search, child=RlTextRecipe().child) == RlTextRecipe()
