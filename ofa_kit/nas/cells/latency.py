@@ -25,6 +25,11 @@ class OperationPlace:
         return f"{self.operation}-c{self.channels}-s{self.size}-t{self.stride}"
 
     @property
+    def identity(self) -> "OperationPlace":
+        """Return what passes the same tensor on: handing it in and out takes a session time, too."""
+        return OperationPlace(SKIP, self.channels, self.size, 1)
+
+    @property
     def is_free(self) -> bool:
         """Whether nothing is computed: a skip-connection of stride 1."""
         return self.operation == NONE or (self.operation == SKIP and self.stride == 1)
@@ -46,6 +51,11 @@ class InputPlace:
     def key(self) -> str:
         place = self.place
         return f"input{self.number}-c{self.in_channels}-s{self.size}-to-c{place.channels}-s{place.in_size}"
+
+    @property
+    def identity(self) -> OperationPlace:
+        """Return what passes the same tensor on."""
+        return OperationPlace(SKIP, self.in_channels, self.size, 1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and `latency = fixed + scale * sum` is fitted to them. How far off it is for a n
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,7 @@ def measure_latency(
     batch = times.backend.profile.batch
     places = dict.fromkeys(_places(shape, nodes, operations))
     inputs = dict.fromkeys(found for _, _, found in input_places(shape.places, nodes)) if joined == "unused" else {}
+    places |= dict.fromkeys(found.identity for found in inputs)
     genotypes = _genotypes(nodes, operations, joined)
     models: dict[str, Callable[[], bytes]] = {place.key: _operation(place, batch, shape.layout) for place in places}
     models |= {found.key: _input(found, batch, shape.layout) for found in inputs}
@@ -64,12 +65,10 @@ def measure_latency(
     def time_ms(place: OperationPlace) -> float:
         if place.is_free:
             return 0.0
-        identity = replace(place, operation=SKIP, stride=1)
-        return max(0.0, times.of(place.key).latency_ms - times.of(identity.key).latency_ms)
+        return max(0.0, times.of(place.key).latency_ms - times.of(place.identity.key).latency_ms)
 
     def input_ms(found: InputPlace) -> float:
-        identity = OperationPlace(SKIP, found.place.channels, found.place.in_size, 1)
-        return max(0.0, times.of(found.key).latency_ms - times.of(identity.key).latency_ms)
+        return max(0.0, times.of(found.key).latency_ms - times.of(found.identity.key).latency_ms)
 
     plain = CellLatency.of_places(shape.places, nodes, operations, time_ms, input_ms=input_ms if inputs else None)
     sums_ms = np.array([plain.of_genotype(genotype) for genotype in genotypes])
