@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from ofa_kit.nas.cells.arc import micro_cell, write_arc
 from ofa_kit.nas.cells.genotype import Genotype
 from ofa_kit.nas.cells.latency import CellLatency, InputPlace
+from ofa_kit.nas.cells.measured import _line
 from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape
 from ofa_kit.nas.cells.plan import places
 from ofa_kit.nas.cells.presets import PRESETS
@@ -23,9 +25,13 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def genotypes_of(tokens):
+    return [genotype_of(row) for row in tokens.tolist()]
+
+
 def sampled(count, nodes, seed=0):
     controller = MicroController(nodes, seeded(seed))
-    return controller.genotypes(controller.sample(count, seeded(seed)).tokens)
+    return genotypes_of(controller.sample(count, seeded(seed)).tokens)
 
 
 class Naive:
@@ -163,7 +169,7 @@ def test_probabilities_of_all_cells_add_up_to_1():
 def test_tokens_are_cells_and_every_node_and_operation_is_drawn():
     controller = MicroController(5, seeded())
     tokens = controller.sample(300, seeded(1)).tokens
-    genotypes = controller.genotypes(tokens)
+    genotypes = genotypes_of(tokens)
     assert [tokens_of(genotype) for genotype in genotypes] == tokens.tolist()
     assert genotype_of(tokens_of(PRESETS["enas-micro"])) == PRESETS["enas-micro"]
     for cell in ("normal", "reduce"):
@@ -197,7 +203,7 @@ def test_the_controller_learns_which_node_and_operation_earn():
     earned = []
     for _ in range(80):
         tokens = policy.sample(20, generator).tokens
-        earned.append(policy.update(tokens, [reward(g) for g in controller.genotypes(tokens)]).reward)
+        earned.append(policy.update(tokens, [reward(g) for g in genotypes_of(tokens)]).reward)
     preferred = torch.tanh(torch.tensor(10 / 5)) * 1.1 / 2.5
     start = 0.5 * float(torch.tensor([preferred] * 2 + [0.0] * 3).softmax(0)[3])
     most = float(torch.tensor([1.1, -1.1]).softmax(0)[0] * torch.tensor([0.44] + [-0.44] * 4).softmax(0)[0])
@@ -226,3 +232,13 @@ def test_the_latency_of_joined_nodes_is_that_of_the_inputs_that_read_them():
                     weights = sum(p.numel() for n, p in module.named_parameters() if "norm" not in n)
                     macs += weights * place.in_size**2 * (1 + number)
         assert latency.of_genotype(genotype) == pytest.approx(7.0 + macs)
+
+
+def test_the_fit_finds_scales_of_operations_and_joins_and_refuses_what_is_below_0():
+    rng = np.random.default_rng(0)
+    sums_ms = rng.random((12, 2)) + 0.1
+    assert _line(sums_ms, sums_ms @ [0.9, 0.3] + 0.2) == pytest.approx([0.9, 0.3, 0.2])
+    slope, join, offset = _line(sums_ms, sums_ms @ [0.9, -0.01] + 0.2)
+    assert (slope, join, offset) == pytest.approx((0.9, 0.0, 0.2), abs=0.02)
+    without = sums_ms * (1.0, 0.0)
+    assert _line(without, without @ [0.9, 5.0] + 0.2) == pytest.approx([0.9, 0.0, 0.2])

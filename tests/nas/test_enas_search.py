@@ -29,6 +29,7 @@ from ofa_kit.training.schedule import restarted_cosine
 
 TINY = {"kind": "micro", "data": "digits", "images": 100, "held_out": 0.3, "cells": 3, "channels": 4, "nodes": 2}
 TINY |= {"epochs": 2, "batch_size": 15, "controller_updates": 2, "controller_samples": 3, "derive_samples": 4}
+TINY |= {"reward_images": 20}
 TINY |= {"network_cells": 2, "network_channels": 4}
 QUICK = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, rounds_per_block: 3, pause_s: 0.0, warmup_s: 0.0}\n"
 

@@ -25,6 +25,11 @@ class OperationPlace:
         return f"{self.operation}-c{self.channels}-s{self.size}-t{self.stride}"
 
     @property
+    def identity(self) -> "OperationPlace":
+        """Return what passes the same tensor on: handing it in and out takes a session time, too."""
+        return OperationPlace(SKIP, self.channels, self.size, 1)
+
+    @property
     def is_free(self) -> bool:
         """Whether nothing is computed: a skip-connection of stride 1."""
         return self.operation == NONE or (self.operation == SKIP and self.stride == 1)
@@ -46,6 +51,11 @@ class InputPlace:
     def key(self) -> str:
         place = self.place
         return f"input{self.number}-c{self.in_channels}-s{self.size}-to-c{place.channels}-s{place.in_size}"
+
+    @property
+    def identity(self) -> OperationPlace:
+        """Return what passes the same tensor on."""
+        return OperationPlace(SKIP, self.in_channels, self.size, 1)
 
 
 @dataclass(frozen=True)
@@ -86,25 +96,29 @@ class CellLatency:
             joins[reduction][joined - 1] += input_ms(found)
         return cls(tuple(operations), tables[False], tables[True], fixed_ms, joins[False], joins[True])
 
-    def scaled(self, scale: float, fixed_ms: float) -> "CellLatency":
-        """Return the times of what is chosen multiplied by `scale`, and another fixed time."""
-        normal, reduce = (None if ms is None else scale * ms for ms in (self.normal_join_ms, self.reduce_join_ms))
+    def scaled(self, scale: float, fixed_ms: float, join_scale: float = 1.0) -> "CellLatency":
+        """Return the times of operations and of what reads joined nodes multiplied, and another fixed time."""
+        normal, reduce = (None if ms is None else join_scale * ms for ms in (self.normal_join_ms, self.reduce_join_ms))
         return CellLatency(self.operations, scale * self.normal_ms, scale * self.reduce_ms, fixed_ms, normal, reduce)
 
     def of_genotype(self, genotype: Genotype) -> float:
         """Return the predicted latency of a genotype in ms."""
+        return self.fixed_ms + self.operations_ms(genotype) + self.joins_ms(genotype)
+
+    def operations_ms(self, genotype: Genotype) -> float:
+        """Return what the operations take."""
         rows = {edge: row for row, edge in enumerate(all_edges(nodes_of_rows(len(self.normal_ms))))}
-        total = self.fixed_ms
-        for cell, table_ms, join_ms in (
-            (genotype.normal, self.normal_ms, self.normal_join_ms),
-            (genotype.reduce, self.reduce_ms, self.reduce_join_ms),
-        ):
+        total = 0.0
+        for cell, table_ms in ((genotype.normal, self.normal_ms), (genotype.reduce, self.reduce_ms)):
             for node, edges in enumerate(cell.nodes, start=INPUTS):
                 for edge in edges:
                     total += float(table_ms[rows[node, edge.input], self.operations.index(edge.operation)])
-            if join_ms is not None:
-                total += float(join_ms[len(cell.concat) - 1])
         return total
+
+    def joins_ms(self, genotype: Genotype) -> float:
+        """Return what the readers of the joined nodes take; 0 where all nodes are joined always."""
+        joins = ((genotype.normal, self.normal_join_ms), (genotype.reduce, self.reduce_join_ms))
+        return sum(float(join_ms[len(cell.concat) - 1]) for cell, join_ms in joins if join_ms is not None)
 
 
 def operation_place(operation: str, place: CellPlace, source: int) -> OperationPlace:

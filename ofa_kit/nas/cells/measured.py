@@ -1,13 +1,14 @@
 """The latency of what a search may derive, measured: single operations on the device, set right by whole networks.
 
 An operation's time is that of its own session less an identity's on the same tensor; where cells join different numbers
-of nodes, what reads them is timed for each number. Whole networks take another time
-than their operations together, mostly in proportion: random genotypes and those of one operation alone are timed too,
-and `latency = fixed + scale * sum` is fitted to them. How far off it is for a network left out stands beside it.
+of nodes, what reads them is timed so for each number. Whole networks take another time than their parts together, mostly
+in proportion: random genotypes and those of one operation alone are timed too, and `latency = fixed + scale * sum` is
+fitted to them, with a scale of its own for what reads joined nodes (in a network it adds far less than alone). How far
+off it is for a network left out stands beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,7 @@ def measure_latency(
     batch = times.backend.profile.batch
     places = dict.fromkeys(_places(shape, nodes, operations))
     inputs = dict.fromkeys(found for _, _, found in input_places(shape.places, nodes)) if joined == "unused" else {}
+    places |= dict.fromkeys(found.identity for found in inputs)
     genotypes = _genotypes(nodes, operations, joined)
     models: dict[str, Callable[[], bytes]] = {place.key: _operation(place, batch, shape.layout) for place in places}
     models |= {found.key: _input(found, batch, shape.layout) for found in inputs}
@@ -64,24 +66,24 @@ def measure_latency(
     def time_ms(place: OperationPlace) -> float:
         if place.is_free:
             return 0.0
-        identity = replace(place, operation=SKIP, stride=1)
-        return max(0.0, times.of(place.key).latency_ms - times.of(identity.key).latency_ms)
+        return max(0.0, times.of(place.key).latency_ms - times.of(place.identity.key).latency_ms)
 
     def input_ms(found: InputPlace) -> float:
-        identity = OperationPlace(SKIP, found.place.channels, found.place.in_size, 1)
-        return max(0.0, times.of(found.key).latency_ms - times.of(identity.key).latency_ms)
+        return max(0.0, times.of(found.key).latency_ms - times.of(found.identity.key).latency_ms)
 
     plain = CellLatency.of_places(shape.places, nodes, operations, time_ms, input_ms=input_ms if inputs else None)
-    sums_ms = np.array([plain.of_genotype(genotype) for genotype in genotypes])
+    sums_ms = np.array([(plain.operations_ms(genotype), plain.joins_ms(genotype)) for genotype in genotypes])
     whole_ms = np.array([times.of(network_name(shape, genotype)).latency_ms for genotype in genotypes])
-    scale, fixed_ms = line(sums_ms, whole_ms)
+    scale, join_scale, fixed_ms = (float(value) for value in line(sums_ms, whole_ms))
     if scale <= 0:
         raise TableError(
             f"'{times.path}': networks of slower operations took no longer, so the machine was disturbed; "
             "move the file away and run the command again"
         )
     errors = list(errors_left_out(sums_ms, whole_ms))
-    return MeasuredLatency(plain.scaled(scale, fixed_ms), scale, 100 * float(np.mean(errors)), len(genotypes))
+    return MeasuredLatency(
+        plain.scaled(scale, fixed_ms, join_scale), scale, 100 * float(np.mean(errors)), len(genotypes)
+    )
 
 
 def network_name(shape: CellNetworkShape, genotype: Genotype) -> str:
@@ -143,16 +145,22 @@ def _genotypes(nodes: int, operations: Sequence[str], joined: Literal["all", "un
     return list(dict.fromkeys([*drawn, *(uniform_genotype(nodes, name) for name in known)]))
 
 
-def line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> tuple[float, float]:
-    """Return slope and offset with the least relative squares."""
-    rows = np.stack([sums_ms, np.ones_like(sums_ms)], axis=1) / whole_ms[:, None]
-    (slope, offset), *_ = np.linalg.lstsq(rows, np.ones_like(sums_ms))
-    return float(slope), float(offset)
+def line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> np.ndarray:
+    """Return slopes of sums (networks, K), then the offset, with the least relative squares.
+
+    The slope of sums after the first is not below 0, and 0 where none are counted.
+    """
+    rows, ones = np.column_stack([sums_ms, np.ones_like(whole_ms)]) / whole_ms[:, None], np.ones_like(whole_ms)
+    found, *_ = np.linalg.lstsq(rows, ones)
+    if sums_ms.any(axis=0).all() and (found[1:-1] > 0).all():
+        return np.asarray(found)
+    (slope, offset), *_ = np.linalg.lstsq(rows[:, [0, -1]], ones)
+    return np.array([slope, *np.zeros(sums_ms.shape[1] - 1), offset])
 
 
 def errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
     """Yield the relative error of each prediction by a line that was fitted to the others."""
     for left_out in range(len(sums_ms)):
         others = np.arange(len(sums_ms)) != left_out
-        slope, offset = line(sums_ms[others], whole_ms[others])
-        yield abs((slope * sums_ms[left_out] + offset) / whole_ms[left_out] - 1)
+        *slopes, offset = line(sums_ms[others], whole_ms[others])
+        yield abs((sums_ms[left_out] @ slopes + offset) / whole_ms[left_out] - 1)

@@ -106,9 +106,9 @@ def measure_macro(times: Times, shape: MacroShape, reporter: Reporter | None = N
         joins,
         {reads[number]: part_ms(_reduction_name(reads[number]), reads[number]) for number in shape.reductions},
     )
-    sums_ms = np.array([plain.of_arc(arc) for arc in arcs])
+    sums_ms = np.array([[plain.of_arc(arc)] for arc in arcs])
     whole_ms = np.array([times.of(macro_name(shape, arc)).latency_ms for arc in arcs])
-    scale, fixed_ms = line(sums_ms, whole_ms)
+    scale, fixed_ms = (float(value) for value in line(sums_ms, whole_ms))
     if scale <= 0:
         raise TableError(
             f"'{times.path}': networks of slower operations took no longer, so the machine was disturbed; "

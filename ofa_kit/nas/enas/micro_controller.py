@@ -52,10 +52,6 @@ class MicroController(Controller):
         for fixed in (self.fixed, torch.zeros_like(self.fixed)):
             state = self._walk_cell(decisions, state, fixed)
 
-    def genotypes(self, tokens: Tensor) -> list[Genotype]:
-        """Return the cells that (N, T) tokens decide."""
-        return [genotype_of(row) for row in tokens.tolist()]
-
     def _walk_cell(self, decisions: Decisions, state: State, fixed: Tensor) -> State:
         first = self.first.expand(decisions.count, -1)
         rows = torch.arange(decisions.count)

@@ -47,6 +47,8 @@ class EnasRecipe:
     """Of each epoch."""
     controller_samples: int = 10
     """Architectures judged for each update, all on the same batch of held-out images."""
+    reward_images: int = 0
+    """Held-out images of a batch; 0 = as many as the child's batches have."""
     entropy_weight: float = 1e-4
     baseline_decay: float = 0.99
     derive_samples: int = 100
@@ -78,7 +80,7 @@ class EnasRecipe:
         """Raise a RecipeError where a number cannot be."""
         at_least_one = ("image_size", "epochs", "batch_size", "restart_epochs", "restart_factor", "network_channels")
         refuse_below(1, self, (*at_least_one, "controller_updates", "controller_samples", "derive_samples"), source)
-        not_negative = ("images", "lr_min", "momentum", "weight_decay", "clip_grad_norm", "seed")
+        not_negative = ("images", "reward_images", "lr_min", "momentum", "weight_decay", "clip_grad_norm", "seed")
         refuse_below(0, self, (*not_negative, "entropy_weight", "checkpoint_s", "workers"), source)
         for key in ("lr", "controller_lr"):
             if not 0 < getattr(self, key) < math.inf:

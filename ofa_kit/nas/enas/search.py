@@ -36,8 +36,6 @@ COLUMNS = (
     "elapsed_s",
 )
 Batch = tuple[Tensor, Tensor]
-
-
 A = TypeVar("A")
 """The architectures that are searched."""
 
@@ -127,7 +125,7 @@ class SharedSearch(ABC, Generic[A]):
         return self._move_controller(batch, generator)
 
     def end_epoch(self, epoch: int, means: Numbers) -> Rows:
-        """Log the epoch and forget its best cells."""
+        """Log the epoch and forget its best architecture."""
         best, updates = self.best, self.recipe.controller_updates
         assert best is not None
         row: dict[str, object] = {
@@ -163,7 +161,7 @@ class SharedSearch(ABC, Generic[A]):
 
         What is left of a whole number of batches is left out, for a small batch has poor statistics.
         """
-        count, size = len(self.held.labels), self.recipe.batch_size
+        count, size = len(self.held.labels), self._reward_images
         order = np.random.default_rng(self.recipe.seed).permutation(count)[: count // size * size or count]
         found = evaluation_batches(self.held, self.dataset.info, batch_size=size, indices=order)
         return [self._here(batch) for batch in found]
@@ -242,8 +240,12 @@ class SharedSearch(ABC, Generic[A]):
             pinned=self.device.type == "cuda",
         )
 
+    @property
+    def _reward_images(self) -> int:
+        return self.recipe.reward_images or self.recipe.batch_size
+
     def _held_batch(self, epoch: int, update: int) -> Batch:
-        count, size = len(self.held.labels), self.recipe.batch_size
+        count, size = len(self.held.labels), self._reward_images
         order = np.random.default_rng([self.recipe.seed, epoch, update]).permutation(count)[:size]
         return self._here(next(evaluation_batches(self.held, self.dataset.info, batch_size=size, indices=order)))
 
