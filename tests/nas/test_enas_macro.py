@@ -296,7 +296,7 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
             if len(done) == kill_at:
                 raise KilledError
 
-        work_through(search, tmp_path / name / "last", checkpoint_s=0, watch=watch)
+        work_through(search, tmp_path / name / "last", checkpoint_s=0 if kill_at else 60, watch=watch)
         return search
 
     whole = run("whole")
