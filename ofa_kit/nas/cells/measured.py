@@ -1,10 +1,10 @@
 """The latency of what a search may derive, measured: single operations on the device, set right by whole networks.
 
 An operation's time is that of its own session less an identity's on the same tensor; where cells join different numbers
-of nodes, what reads them is timed so for each number. Whole networks take another time than their parts together, mostly
-in proportion: random genotypes and those of one operation alone are timed too, and `latency = fixed + scale * sum` is
-fitted to them, with a scale of its own for what reads joined nodes (in a network it adds far less than alone). How far
-off it is for a network left out stands beside it.
+of nodes, what reads them is timed so for each number. Whole networks take another time than their parts together,
+mostly in proportion: random genotypes and those of one operation alone are timed too, and `latency = fixed + scale *
+sum` is fitted to them, with a scale of its own for what reads joined nodes (in a network it adds far less than alone).
+How far off it is for a network left out stands beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
