@@ -7,16 +7,19 @@ import typer
 
 from ofa_kit.cli.options import JsonOption
 from ofa_kit.cli.search_darts import show_cells
-from ofa_kit.cli.show import run_folder
+from ofa_kit.cli.show import run_folder, show
 from ofa_kit.errors import OfaKitError
 
 
 def enas(
     kind: Annotated[
-        Literal["micro"] | None, typer.Option(help="What is searched: micro = two cells of images.")
+        Literal["micro", "macro", "recurrent"] | None,
+        typer.Option(help="What is searched: two cells of images, a whole network, or a recurrent cell of text."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe: a name such as enas-micro-small, or a YAML file.")] = None,
-    data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, cifar10, imagefolder:PATH, ...; recurrent: text:PATH.")
+    ] = None,
     run: Annotated[str | None, typer.Option("--run", help="Name of the run, or a folder; default: recipe.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Rounds of training shared weights and then controller.")] = None,
     device: Annotated[
@@ -36,6 +39,7 @@ def enas(
 ) -> None:
     """Search by a controller whose samples share the weights of one network (ENAS, Pham et al. 2018)."""
     from ofa_kit.cli.values import read_values
+    from ofa_kit.commands.cells_found import CellsFound
     from ofa_kit.commands.search_enas import search_enas
     from ofa_kit.nas.cells.arc import write_arc
     from ofa_kit.progress import Terminal
@@ -57,5 +61,8 @@ def enas(
             "nothing to search with: give --recipe NAME (see profiles/recipes/enas-*.yaml), or --kind and --run NAME"
         )
     found = search_enas(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
+    if not isinstance(found, CellsFound):
+        show(found.facts(), found.lines(), as_json)
+        return
     files = "genotype.txt, arc.txt, pictures of the cells, search.csv, derived.csv"
     show_cells(found, files, as_json, arc=write_arc(found.genotype))

@@ -34,7 +34,7 @@ def darts_rnn(
     """
     from ofa_kit.commands.search_recurrent import search_recurrent
     from ofa_kit.latency.device import DeviceProfile
-    from ofa_kit.nas.recurrent.genotype import find_genotype
+    from ofa_kit.nas.recurrent.any_cell import find_cell
     from ofa_kit.nas.recurrent.recipe import nested, read_recipe
     from ofa_kit.progress import Terminal
     from ofa_kit.training.recipe import with_settings
@@ -56,21 +56,9 @@ def darts_rnn(
         run_folder(name),
         source=source,
         resume=resume,
-        genotype=find_genotype(genotype) if genotype else None,
+        genotype=find_cell(genotype) if genotype else None,
         lstm=lstm,
         device=DeviceProfile.load(device) if device else None,
         reporter=Terminal(),
     )
-    values = found.values()
-    text = [f"cell     {values['genotype']}", f"text     {values['data']}, {values['words']:,} words in the vocabulary"]
-    for title, model in values["models"].items():
-        latency = f", {model['token_latency_ms']:.4f} ms a token (measured)" if "token_latency_ms" in model else ""
-        text.append(
-            f"{title:8} {model['params']:,} weights, perplexity {model['validation_perplexity']:.2f} validation, "
-            f"{model['test_perplexity']:.2f} test (measured){latency}"
-        )
-        text.append(
-            f"         {model['onnx']}: logits differ by {model['onnx_max_relative_difference']:.1e} on "
-            f"{model['onnx_tokens']} test tokens"
-        )
-    show(values, [*text, f"run      {found.run.folder}"], as_json)
+    show(found.facts(), found.lines(), as_json)

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from ofa_kit.commands.cells_found import CellsFound
+from ofa_kit.commands.search_enas_macro import MacroFound, search_enas_macro
 from ofa_kit.commands.search_enas_micro import COMMAND, search_micro
+from ofa_kit.commands.search_enas_recurrent import search_enas_recurrent
+from ofa_kit.commands.search_recurrent import RecurrentFound
 from ofa_kit.config import read_yaml
 from ofa_kit.errors import RecipeError, UnknownNameError
 from ofa_kit.nas.run import CONFIG
 from ofa_kit.progress import Reporter
 
-KINDS: Mapping[str, Callable[..., CellsFound]] = {"micro": search_micro}
+Found = CellsFound | MacroFound | RecurrentFound
+KINDS: Mapping[str, Callable[..., Found]] = {
+    "micro": search_micro,
+    "macro": search_enas_macro,
+    "recurrent": search_enas_recurrent,
+}
 """What searches each kind: (values, folder, source=, resume=, reporter=)."""
 
 
@@ -22,7 +30,7 @@ def search_enas(
     source: str = "recipe",
     resume: bool = False,
     reporter: Reporter | None = None,
-) -> CellsFound:
+) -> Found:
     """Search as the recipe `values` say, in `folder`, or go on with the search begun there."""
     kind = values.get("kind") or (_begun_kind(folder) if resume else None)
     if kind is None:

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa_kit import storage
-from ofa_kit.commands.cells_found import RESULT, alone, can_draw
+from ofa_kit.commands.cells_found import RESULT, alone, can_draw, open_times
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
+from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.cells.counts import macs_of, params_of
 from ofa_kit.nas.enas.derive import derive
 from ofa_kit.nas.enas.macro_arc import MacroArc, read_macro_arc, write_macro_arc
+from ofa_kit.nas.enas.macro_latency import MeasuredMacro, macro_maker, macro_name, measure_macro
 from ofa_kit.nas.enas.macro_network import MacroNetwork
 from ofa_kit.nas.enas.macro_picture import save_macro_picture
 from ofa_kit.nas.enas.macro_plan import MacroShape
@@ -39,6 +41,9 @@ class MacroFound:
     macs: int
     """Multiply-adds of an image."""
     epochs: int
+    latency: Measurement | None = None
+    """Measured on the device; None without one."""
+    latency_ms_predicted: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain values."""
@@ -48,15 +53,23 @@ class MacroFound:
             "params": self.params,
             "macs": self.macs,
             "epochs": self.epochs,
+            "latency": asdict(self.latency) if self.latency else None,
+            "latency_ms_predicted": self.latency_ms_predicted,
         }
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
+        latency = []
+        if self.latency:
+            latency = [
+                f"latency   {self.latency.latency_ms:.4f} ms measured, {self.latency_ms_predicted:.4f} ms predicted"
+            ]
         return [
             *(f"{'arc' if number == 0 else '':9} {row}" for number, row in enumerate(self.facts()["arc"].splitlines())),
             f"network   {self.shape.layers} layers, {self.shape.channels} channels: {self.params:,} parameters, "
             f"{self.macs:,} MACs",
             f"skips     {100 * self.arc.skip_rate:.0f} % of the possible connections",
+            *latency,
             f"files     {self.folder}: arc.txt, pictures of the network, search.csv, derived.csv",
         ]
 
@@ -76,23 +89,44 @@ def search_enas_macro(
     )
     if (folder / RESULT).exists():
         reporter.say(f"search '{folder}' is finished already")
-        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        return _found(work, read_macro_arc(found["arc"]), int(found["epochs"]))
+        return _read(work)
     prepare_torch()
     team = alone(work.recipe.accelerator, COMMAND)
     try:
-        search = MacroSearch(work.recipe, dataset, folder, team.device)
+        measured = _measured_latency(work, reporter)
+        search = MacroSearch(work.recipe, dataset, folder, team.device, measured.latency.of_arc if measured else None)
         epochs = _search(work, search, reporter)
         arc = derive(search, folder / DERIVED, reporter)
+        found = _found(work, arc, epochs, measured, reporter)
     except KeyboardInterrupt:
         reporter.say(f"stopped; go on with `ofa-kit {COMMAND} --run {work.folder} --resume`")
         raise
     finally:
         leave()
-    found = _found(work, arc, epochs)
     _draw(arc, folder, reporter)
     storage.write_text(folder / ARC, write_macro_arc(arc) + "\n")
     storage.write_text(folder / RESULT, json.dumps(found.facts(), indent=2) + "\n")
+    return found
+
+
+def _read(work: WorkFolder[MacroRecipe]) -> MacroFound:
+    """Return what a finished search wrote."""
+    found = json.loads((work.folder / RESULT).read_text(encoding="utf-8"))
+    timed, arc = found.pop("latency"), read_macro_arc(found.pop("arc"))
+    del found["skip_rate"]
+    shape, latency = work.recipe.network_shape(work.info), Measurement(**timed) if timed else None
+    return MacroFound(folder=work.folder, arc=arc, shape=shape, latency=latency, **found)
+
+
+def _measured_latency(work: WorkFolder[MacroRecipe], reporter: Reporter) -> MeasuredMacro | None:
+    recipe = work.recipe
+    if not recipe.device:
+        return None
+    found = measure_macro(open_times(work.folder, recipe.device), recipe.network_shape(work.info), reporter)
+    reporter.say(
+        f"latency on {recipe.device}: parts measured; networks left out of the fit are predicted within "
+        f"{found.mape:.1f} % on average ({found.networks} measured)"
+    )
     return found
 
 
@@ -122,9 +156,17 @@ def _search(work: WorkFolder[MacroRecipe], search: MacroSearch, reporter: Report
         return work_through(search, work.checkpoint, checkpoint_s=recipe.checkpoint_s, watch=watch).epoch
 
 
-def _found(work: WorkFolder[MacroRecipe], arc: MacroArc, epochs: int) -> MacroFound:
+def _found(
+    work: WorkFolder[MacroRecipe], arc: MacroArc, epochs: int, measured: MeasuredMacro | None, reporter: Reporter
+) -> MacroFound:
+    """Count what the arc's network has and time it where a device is given."""
     shape = work.recipe.network_shape(work.info)
     network = MacroNetwork(arc, shape)
+    latency = None
+    if measured:
+        times, name = open_times(work.folder, work.recipe.device), macro_name(shape, arc)
+        times.measure({name: macro_maker(shape, arc, times.backend.profile.batch)}, reporter)
+        latency = times.of(name)
     return MacroFound(
         folder=work.folder,
         arc=arc,
@@ -132,6 +174,8 @@ def _found(work: WorkFolder[MacroRecipe], arc: MacroArc, epochs: int) -> MacroFo
         params=params_of(network),
         macs=macs_of(network, shape.image),
         epochs=epochs,
+        latency=latency,
+        latency_ms_predicted=measured.latency.of_arc(arc) if measured else None,
     )
 
 

@@ -16,6 +16,7 @@ from ofa_kit.nas.enas.recurrent_search import EnasTextWork, Judged, fresh_policy
 from ofa_kit.nas.recurrent.genotype import RecurrentGenotype, write_genotype
 from ofa_kit.nas.recurrent.language_model import LanguageModel
 from ofa_kit.nas.recurrent.latency import MeasuredCells, PredictedCells
+from ofa_kit.nas.recurrent.reward import refuse_without_reward
 from ofa_kit.nas.recurrent.run import RecurrentRun
 from ofa_kit.nas.recurrent.work import generator_of
 from ofa_kit.nas.times import Times
@@ -55,7 +56,8 @@ def search_by_enas(run: RecurrentRun[EnasRecurrentRecipe], reporter: Reporter) -
     finish(work, log, "search", reporter)
     derived = work.derived()
     _keep(derived, log.with_name(DERIVED))
-    best = derived[0]
+    best, latencies = derived[0], [each.latency_ms for each in derived if each.latency_ms is not None]
+    refuse_without_reward(recipe.reward, best.reward, min(latencies, default=None))
     reporter.say(
         f"best of {len(derived)} cells: validation perplexity {best.perplexity:.2f} (measured, shared weights)"
     )

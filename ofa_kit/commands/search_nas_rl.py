@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ofa_kit.commands.search_nas_rl_cnn import COMMAND, search_cnn
+from ofa_kit.commands.search_rl_recurrent import search_rl_recurrent
 from ofa_kit.config import read_yaml
 from ofa_kit.errors import OfaKitError, UnknownNameError
 from ofa_kit.nas.nas_rl.engine import Engine, InThisProcess, Trainer
@@ -49,7 +50,22 @@ class Training:
 
 
 Kind = Callable[..., Found]
-KINDS: dict[str, Kind] = {"cnn": search_cnn}
+
+
+def _recurrent(
+    values: Mapping[str, Any],
+    folder: Path,
+    *,
+    source: str,
+    resume: bool,
+    open_engine: Callable[..., Engine],
+    reporter: Reporter,
+) -> Found:
+    """Search a recurrent cell, whose children train in this process."""
+    return search_rl_recurrent(values, folder, source=source, resume=resume, reporter=reporter)
+
+
+KINDS: dict[str, Kind] = {"cnn": search_cnn, "recurrent": _recurrent}
 """What can be searched: (recipe values, folder, source=, resume=, open_engine=, reporter=) -> Found."""
 
 
@@ -67,6 +83,8 @@ def search_nas_rl(
     kind = str(given.pop("kind", None) or _begun(folder, resume) or "cnn")
     if kind not in KINDS:
         raise UnknownNameError("kind of network", kind, KINDS)
+    if kind == "recurrent" and how not in (None, Training()):
+        raise OfaKitError("recurrent cells train in this process one by one; leave out --engine and --processes")
     return KINDS[kind](
         given,
         folder,

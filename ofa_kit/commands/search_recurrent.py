@@ -23,7 +23,6 @@ from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.latency.device import DeviceProfile
 from ofa_kit.latency.protocol import Measurement
 from ofa_kit.nas.recurrent.any_cell import AnyGenotype, FoundCell, read_cell, write_cell
-from ofa_kit.nas.recurrent.genotype import RecurrentGenotype
 from ofa_kit.nas.recurrent.picture import draw
 from ofa_kit.nas.recurrent.recipe import RecurrentRecipe, TextRecipe
 from ofa_kit.nas.recurrent.run import RecurrentRun
@@ -74,6 +73,27 @@ class RecurrentFound:
             "models": models,
         }
 
+    def facts(self) -> dict[str, Any]:
+        """Return all of it, for a program."""
+        return self.values()
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        values = self.values()
+        words = f"{values['words']:,} words in the vocabulary"
+        text = [f"cell     {values['genotype']}", f"text     {values['data']}, {words}"]
+        for title, model in values["models"].items():
+            latency = f", {model['token_latency_ms']:.4f} ms a token (measured)" if "token_latency_ms" in model else ""
+            text.append(
+                f"{title:8} {model['params']:,} weights, perplexity {model['validation_perplexity']:.2f} validation, "
+                f"{model['test_perplexity']:.2f} test (measured){latency}"
+            )
+            text.append(
+                f"         {model['onnx']}: logits differ by {model['onnx_max_relative_difference']:.1e} on "
+                f"{model['onnx_tokens']} test tokens"
+            )
+        return [*text, f"run      {self.run.folder}"]
+
 
 def search_recurrent(
     values: Mapping[str, Any],
@@ -81,7 +101,7 @@ def search_recurrent(
     *,
     source: str = "recipe",
     resume: bool = False,
-    genotype: RecurrentGenotype | None = None,
+    genotype: AnyGenotype | None = None,
     lstm: bool = True,
     device: DeviceProfile | None = None,
     reporter: Reporter | None = None,

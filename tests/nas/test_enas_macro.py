@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ofa_kit.commands.search_enas_macro import search_enas_macro
+from ofa_kit.commands.search_enas import search_enas
 from ofa_kit.config import read_yaml, shipped_profiles
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RecipeError, RunError, UnknownNameError, WeightsError
@@ -28,6 +28,7 @@ from ofa_kit.nas.enas.macro_arc import (
 )
 from ofa_kit.nas.enas.macro_child import MacroChild
 from ofa_kit.nas.enas.macro_controller import MacroController
+from ofa_kit.nas.enas.macro_latency import MacroLatency, tensors
 from ofa_kit.nas.enas.macro_network import MacroNetwork
 from ofa_kit.nas.enas.macro_onnx import macro_model
 from ofa_kit.nas.enas.macro_picture import save_macro_picture
@@ -40,6 +41,11 @@ from ofa_kit.storage import read_rows
 from ofa_kit.training.epochs import work_through
 
 PUBLISHED = PRESETS["enas-macro"]
+QUICK = """
+name: quick
+backend: onnxruntime
+protocol: {sessions: 1, rounds_per_block: 4, min_burst_s: 0.001, pause_s: 0.0, warmup_runs: 2, warmup_s: 0.0}
+"""
 TINY = {
     "kind": "macro",
     "images": 300,
@@ -309,19 +315,48 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path):
     assert float(rows[0][0]["penalty"]) > 0
 
 
+def test_latency_adds_up_what_the_parts_of_an_arc_take():
+    """Parts take as long as their multiply-adds are many: then the sum is the network's, stem and classifier apart."""
+    shape = MacroShape(layers=6, channels=4, image_size=16)
+    reads = tensors(shape)
+    assert [(read.channels, read.size) for read in reads] == [(4, 16), (4, 16), (8, 8), (8, 8), (16, 4), (16, 4)]
+
+    def macs(read, weights):
+        return float(weights * read.size**2)
+
+    kinds = {"conv": lambda k, c: k * c * c, "sep_conv": lambda k, c: k * c + c * c}
+    operations = {}
+    for read, name in itertools.product(reads, OPERATIONS):
+        kind, k, c = name[:-4], int(name[-1]) ** 2, read.channels
+        operations[read, name] = macs(read, c * c + kinds.get(kind, lambda k, c: 0)(k, c))
+    joins = {read: (macs(read, read.channels**2),) * 2 for read in reads}
+    halving = {reads[n]: macs(reads[n], 2 * reads[n].channels ** 2) / 4 for n in shape.reductions}
+    latency = MacroLatency(reads, shape.reductions, operations, joins, halving, scale=2.0, fixed_ms=5.0)
+    for seed in range(3):
+        (arc,) = MacroController(6, seeded()).arcs(MacroController(6, seeded()).sample(1, seeded(seed)).tokens)
+        ends = 27 * 4 * 256 + 16 * 10
+        expected = macs_of(MacroNetwork(arc, shape), shape.image) - ends
+        assert latency.of_arc(arc) == pytest.approx(5.0 + 2.0 * expected)
+
+
 def test_the_command_searches_derives_and_draws(tmp_path):
     folder = tmp_path / "run"
-    found = search_enas_macro(TINY, folder)
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    values = {**TINY, "device": str(tmp_path / "quick.yaml"), "latency_target_ms": 0.05}
+    found = search_enas(values, folder)
     assert read_macro_arc((folder / "arc.txt").read_text()) == found.arc
     derived = read_rows(folder / "derived.csv", DERIVED)
     best = max(derived, key=lambda row: float(row["reward"]))
     assert read_macro_arc(best["genotype"]) == found.arc
+    factor = (float(best["latency_ms_predicted"]) / 0.05) ** -0.07
+    assert float(best["reward"]) == pytest.approx(float(best["top1"]) / 100 * factor, rel=0.01)
+    assert found.latency.latency_ms > 0
     assert found.params == expected_params(found.arc, 6) - 2 * 9 * 6  # digits have one channel
     assert (folder / "network.png").read_bytes()[:4] == b"\x89PNG"
     assert any(f"{found.params:,} parameters" in line for line in found.lines())
-    assert search_enas_macro({}, folder, resume=True) == found
+    assert search_enas({}, folder, resume=True) == found
     with pytest.raises(RunError, match="exists; go on with --resume"):
-        search_enas_macro(TINY, folder)
+        search_enas(TINY, folder)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ofa_kit.nas.cells.arc import micro_cell, write_arc
 from ofa_kit.nas.cells.genotype import Genotype
 from ofa_kit.nas.cells.latency import CellLatency, InputPlace
-from ofa_kit.nas.cells.measured import _line
+from ofa_kit.nas.cells.measured import line
 from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape
 from ofa_kit.nas.cells.plan import places
 from ofa_kit.nas.cells.presets import PRESETS
@@ -237,8 +237,8 @@ def test_the_latency_of_joined_nodes_is_that_of_the_inputs_that_read_them():
 def test_the_fit_finds_scales_of_operations_and_joins_and_refuses_what_is_below_0():
     rng = np.random.default_rng(0)
     sums_ms = rng.random((12, 2)) + 0.1
-    assert _line(sums_ms, sums_ms @ [0.9, 0.3] + 0.2) == pytest.approx([0.9, 0.3, 0.2])
-    slope, join, offset = _line(sums_ms, sums_ms @ [0.9, -0.01] + 0.2)
+    assert line(sums_ms, sums_ms @ [0.9, 0.3] + 0.2) == pytest.approx([0.9, 0.3, 0.2])
+    slope, join, offset = line(sums_ms, sums_ms @ [0.9, -0.01] + 0.2)
     assert (slope, join, offset) == pytest.approx((0.9, 0.0, 0.2), abs=0.02)
     without = sums_ms * (1.0, 0.0)
-    assert _line(without, without @ [0.9, 5.0] + 0.2) == pytest.approx([0.9, 0.0, 0.2])
+    assert line(without, without @ [0.9, 5.0] + 0.2) == pytest.approx([0.9, 0.0, 0.2])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ofa_kit.commands.search_enas_recurrent import search_enas_recurrent
+from ofa_kit.commands.search_enas import search_enas
+from ofa_kit.commands.search_recurrent import search_recurrent
 from ofa_kit.config import read_yaml
 from ofa_kit.data.text import open_text
 from ofa_kit.data.text_batches import columns
@@ -231,7 +232,7 @@ def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
     values = {**TINY, "kind": "recurrent", "device": str(tmp_path / "quick.yaml")}
     values["search"] = values["search"] | {"reward": {"latency_target_ms": 0.02}}
     folder = tmp_path / "run"
-    found = search_enas_recurrent(values, folder)
+    found = search_enas(values, folder)
     assert read_genotype((folder / "genotype.txt").read_text()) == found.genotype
     assert len(found.genotype.nodes) == 2
     columns = ("rank", "genotype", "validation_perplexity", "latency_ms_predicted", "reward")
@@ -243,11 +244,21 @@ def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
         assert model["onnx_max_relative_difference"] < 1e-4
         assert model["token_latency_ms"] > 0
     assert (folder / "cell.png").read_bytes()[:4] == b"\x89PNG"
+    assert any(f"{found.trained['cell'].model.params:,} weights" in line for line in found.lines())
     with pytest.raises(RunError, match="exists; go on with --resume"):
-        search_enas_recurrent(values, folder)
+        search_enas(values, folder)
+    with pytest.raises(RunError, match="holds search enas, not search darts-rnn"):
+        search_recurrent({}, folder, resume=True)
     shutil.rmtree(folder / "lstm")
-    again = search_enas_recurrent({}, folder, resume=True)
+    again = search_enas({}, folder, resume=True)
     assert again.trained["lstm"].test_perplexity == found.trained["lstm"].test_perplexity
+
+
+def test_short_names_and_dots_reach_into_the_recipe():
+    values = {"epochs": 3, "search.nodes": 5, "device": "cpu-ort", "latency_target_ms": 2.0, "search": {"samples": 4}}
+    recipe = EnasRecurrentRecipe.parse(values, "test")
+    assert (recipe.search.epochs, recipe.search.nodes, recipe.search.samples) == (3, 5, 4)
+    assert recipe.search.reward.latency_target_ms == 2.0
 
 
 @pytest.mark.parametrize(

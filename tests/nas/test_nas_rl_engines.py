@@ -1,39 +1,30 @@
 """Children that fail are rows: killed for real, out of real memory, diverged; and engines agree."""
 
+import csv
 import dataclasses
 import os
 import signal
-from pathlib import Path
+import sys
+import time
+from multiprocessing import get_all_start_methods
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.nas.nas_rl.engine import Failed, InThisProcess
-from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, end_of
+from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, end_of, process_context
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.search import Search
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildData, ChildResult, ChildTrainer
 from tests.conftest import REPO
+from tests.nas.nas_rl_children import TINY, Deadly, parent_of_a_worker, search_here
 
-TINY = {"data": "digits", "images": 80, "filters": [2, 3], "layers": 2, "deepen_every": 4, "deepen_by": 1}
-TINY |= {"children": 8, "round_size": 4, "epochs": 1, "batch_size": 16, "final_epochs": 1, "accelerator": "cpu"}
-TINY |= {"controller_lr": 0.05}
 NET, OTHER = read_conv_net("3x3*3; 1x3*2 (1)"), read_conv_net("5x5*2")
-
-
-@dataclasses.dataclass(frozen=True)
-class Deadly(ChildTrainer):
-    """A trainer whose process is killed while it trains one of the networks."""
-
-    key: str = ""
-
-    def train(self, net):
-        if net.key == self.key:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().train(net)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +59,65 @@ def test_processes_find_what_one_finds_and_a_killed_child_is_a_row(data, tmp_pat
     assert len({child.reward for child in here}) > 1
 
 
+def test_no_process_outlives_a_search_that_was_killed():
+    if "forkserver" not in get_all_start_methods():
+        pytest.skip("this system does not fork")
+    context = process_context()
+    ours, theirs = context.Pipe()
+    search = context.Process(target=parent_of_a_worker, args=(theirs,))
+    search.start()
+    worker = ours.recv()
+    assert is_there(worker)
+    os.kill(search.pid, signal.SIGKILL)
+    search.join()
+    end_s = time.monotonic() + 20
+    while is_there(worker) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    assert not is_there(worker)
+
+
+def rows_of(path):
+    """Return the rows without their times, in order."""
+    with path.open() as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    return sorted(rows, key=lambda row: int(row.get("number", row["round"])))
+
+
+def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
+    whole, rows = tmp_path / "whole", tmp_path / "cut" / "children.csv"
+    search_here(whole)
+    process = process_context().Process(target=search_here, args=(rows.parent,))
+    process.start()
+    while not (rows.exists() and rows.read_bytes().count(b"\n") > 5):
+        assert process.is_alive(), "it ended before it could be killed"
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    kept = rows_of(rows)
+    assert 5 <= len(kept) < 8, "it was killed in the second round"
+    trained, train = [], ChildTrainer.train
+    monkeypatch.setattr(ChildTrainer, "train", lambda self, net: trained.append(net.key) or train(self, net))
+    search_nas_rl({}, rows.parent, resume=True, how=Training(processes=0))
+    assert not {row["key"] for row in kept} & set(trained), "what has a row is not trained again"
+    for name in ("children.csv", "controller.csv"):
+        assert rows_of(rows.with_name(name)) == rows_of(whole / name)
+    assert (rows.parent / "result.json").read_text() == (whole / "result.json").read_text()
+    for name in ("last", "final"):
+        ends = [load_file(folder / "checkpoints" / f"{name}.safetensors") for folder in (whole, rows.parent)]
+        assert ends[0].keys() == ends[1].keys()
+        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_child_that_needs_too_much_memory_fails_and_others_do_not(data):
-    if not hasattr(os, "fork"):
+    if sys.platform != "linux":
         pytest.skip("this system does not limit the memory of a process")
     large = read_conv_net("7x7*4000; 7x7*4000 (1)")
     engine = SeveralProcesses(ChildTrainer(tiny(), data), 2, memory_mb=1000)
@@ -95,9 +143,7 @@ def test_ray_finds_what_one_process_finds_and_a_killed_child_is_a_row(data, tmp_
     pytest.importorskip("ray", reason="the extra ray is not installed")
     from ofa_kit.nas.nas_rl.engine_ray import RayEngine
 
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(REPO), os.environ.get("PYTHONPATH", "")])
-    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]))
     recipe = tiny()
     here = searched(InThisProcess(ChildTrainer(recipe, data)), recipe, data, tmp_path / "here")
     ray = searched(RayEngine(Deadly(recipe, data, key=here[5].key)), recipe, data, tmp_path / "ray")
@@ -121,8 +167,6 @@ def test_the_end_of_a_process_is_told_in_words():
 
 
 def test_a_memory_limit_needs_processes(data):
-    from ofa_kit.commands.search_nas_rl import Training
-
     with pytest.raises(OfaKitError, match="a memory limit needs children in processes"):
         Training(processes=0).open(ChildTrainer(tiny(), data), memory_mb=100, gpu=False)
     with pytest.raises(OfaKitError, match="--processes is for --engine processes"):

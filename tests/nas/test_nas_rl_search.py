@@ -1,16 +1,12 @@
 """`search nas-rl` as a command: what it writes, that a kill changes nothing, and latency in the reward."""
 
-import contextlib
 import csv
 import dataclasses
 import json
-import time
-from pathlib import Path
+import shutil
 
 import onnxruntime
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.errors import InfeasibleBudgetError, RecipeError, TableError, UnknownNameError
@@ -18,9 +14,8 @@ from ofa_kit.nas.nas_rl.children import COLUMNS, Children
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildTrainer
-from tests.commands.processes import kill_when
 from tests.conftest import ofa_kit_here
-from tests.nas.test_nas_rl_engines import TINY
+from tests.nas.nas_rl_children import TINY
 
 QUICK = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 1, rounds_per_block: 3, pause_s: 0.0, warmup_s: 0.0}\n"
 HERE = Training(processes=0)
@@ -31,15 +26,13 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def untimed(path):
-    return sorted(
-        ({k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)), key=lambda row: int(row["number"])
-    )
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return search_nas_rl(TINY, tmp_path_factory.mktemp("nas-rl") / "whole", how=HERE)
 
 
-def test_a_search_trains_children_learns_and_leaves_the_best_one_trained(tmp_path):
-    found = search_nas_rl(TINY, tmp_path / "run", how=HERE)
-    folder = tmp_path / "run"
+def test_a_search_trains_children_learns_and_leaves_the_best_one_trained(whole):
+    found, folder = whole, whole.folder
     children, rounds = rows_of(folder / "children.csv"), rows_of(folder / "controller.csv")
     assert [row["number"] for row in children] == [str(number) for number in range(1, 9)]
     assert [(row["round"], row["layers"], row["failed"]) for row in rounds] == [("1", "2", "0"), ("2", "3", "0")]
@@ -60,51 +53,23 @@ def test_a_search_trains_children_learns_and_leaves_the_best_one_trained(tmp_pat
     assert search_nas_rl({}, folder, resume=True) == found
 
 
-def processes_of(folder):
-    """Return the processes on whose command line a folder stands, and those that they started; [] without /proc."""
-    parent_of, found = {}, []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent_of[int(path.name)] = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if str(folder) in (path / "cmdline").read_text():
-                found.append(int(path.name))
-    for parent in found:
-        found += [pid for pid, of in parent_of.items() if of == parent and pid not in found]
-    return found
+def test_rows_without_a_checkpoint_are_enough_to_go_on(whole, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.yaml", "children.csv", "controller.csv"):
+        shutil.copy(whole.folder / name, folder)
+    monkeypatch.setattr(ChildTrainer, "train", None)
+    assert dataclasses.replace(search_nas_rl({}, folder, resume=True, how=HERE), folder=whole.folder) == whole
+    assert rows_of(folder / "controller.csv") == rows_of(whole.folder / "controller.csv")
 
 
-def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
-    whole = search_nas_rl(TINY, tmp_path / "whole", how=HERE)
-    settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-    rows = tmp_path / "cut" / "children.csv"
-    command = ["search", "nas-rl", "--run", str(rows.parent), "--processes", "1", *settings]
-    started: list[int] = []
-
-    def happened():
-        if rows.exists() and rows.read_bytes().count(b"\n") > 5:
-            started.extend(processes_of(rows.parent))
-            return True
-        return False
-
-    kill_when(happened, *command, cwd=tmp_path)
-    end_s = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < end_s:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in started), "processes outlive the search that they served"
-    assert not started or len(started) >= 3, "the search, the server of processes and a process of it"
-    kept = rows_of(rows)
-    assert 5 <= len(kept) < 8, "it was killed in the second round"
-    trained, train = [], ChildTrainer.train
-    monkeypatch.setattr(ChildTrainer, "train", lambda self, net: trained.append(net.key) or train(self, net))
-    resumed = search_nas_rl({}, rows.parent, resume=True, how=HERE)
-    assert not {row["key"] for row in kept} & set(trained), "what has a row is not trained again"
-    assert dataclasses.replace(resumed, folder=whole.folder) == whole
-    assert untimed(rows) == untimed(tmp_path / "whole" / "children.csv")
-    assert rows_of(rows.with_name("controller.csv")) == rows_of(tmp_path / "whole" / "controller.csv")
-    for name in ("last", "final"):
-        ends = [load_file(tmp_path / run / "checkpoints" / f"{name}.safetensors") for run in ("whole", "cut")]
-        assert ends[0].keys() == ends[1].keys()
-        assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+def test_rows_of_another_search_are_refused(whole, tmp_path):
+    search_nas_rl({**TINY, "seed": 1, "children": 2}, tmp_path / "run", how=HERE)
+    for name in ("result.json", "checkpoints/last.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    shutil.copy(whole.folder / "children.csv", tmp_path / "run")
+    with pytest.raises(TableError, match="holds another child 1 than this search samples"):
+        search_nas_rl({}, tmp_path / "run", resume=True, how=HERE)
 
 
 def test_equal_children_are_trained_once(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ofa_kit.data.text_batches import IGNORED, columns
 from ofa_kit.errors import OfaKitError, UnknownNameError, WeightsError
 from ofa_kit.nas.recurrent.alphas import RecurrentAlphas, derive, edges_of_node, one_hot
+from ofa_kit.nas.recurrent.any_cell import find_cell
 from ofa_kit.nas.recurrent.cell import GenotypeCell, LstmCell
 from ofa_kit.nas.recurrent.dropout import DropoutRates, Masks
 from ofa_kit.nas.recurrent.genotype import (
@@ -19,7 +20,6 @@ from ofa_kit.nas.recurrent.genotype import (
     OPERATIONS,
     PRESETS,
     RecurrentGenotype,
-    find_genotype,
     read_genotype,
     write_genotype,
 )
@@ -57,7 +57,7 @@ def test_the_text_form_round_trips(genotype):
 def test_presets_are_found_by_name_text_and_file(name, tmp_path):
     text = write_genotype(PRESETS[name])
     (tmp_path / "cell.txt").write_text(f"DARTS = {text}\n")
-    assert find_genotype(name) == find_genotype(text) == find_genotype(str(tmp_path / "cell.txt")) == PRESETS[name]
+    assert find_cell(name) == find_cell(text) == find_cell(str(tmp_path / "cell.txt")) == PRESETS[name]
 
 
 def test_published_cells_have_their_published_outputs():
@@ -87,10 +87,10 @@ def test_what_is_no_cell_is_refused(text):
 
 def test_a_misspelt_preset_is_told(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'darts-v2'"):
-        find_genotype("darts-v3")
+        find_cell("darts-v3")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OfaKitError, match="cannot read the genotype"):
-        find_genotype(str(tmp_path / "binary"))
+        find_cell(str(tmp_path / "binary"))
 
 
 def test_a_cell_computes_the_highway_equations():

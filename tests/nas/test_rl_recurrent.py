@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofa_kit.commands.search_rl_recurrent import search_rl_recurrent
+from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.config import read_yaml
 from ofa_kit.data.text import open_text
 from ofa_kit.data.text_batches import columns
-from ofa_kit.errors import OfaKitError, RecipeError, UnknownNameError, WeightsError
+from ofa_kit.errors import InfeasibleBudgetError, OfaKitError, RecipeError, UnknownNameError, WeightsError
 from ofa_kit.nas.nas_rl.recurrent_recipe import RlRecurrentRecipe, RlTextRecipe
 from ofa_kit.nas.nas_rl.recurrent_search import CHILDREN, COLUMNS, Children, TreeSearch, fresh_policy
-from ofa_kit.nas.recurrent.any_cell import make_language_model, params_of_cell, read_cell, write_cell
+from ofa_kit.nas.recurrent.any_cell import find_cell, make_language_model, params_of_cell, read_cell, write_cell
 from ofa_kit.nas.recurrent.dropout import DropoutRates
 from ofa_kit.nas.recurrent.genotype import PRESETS as GENOTYPES
 from ofa_kit.nas.recurrent.recipe import TrainRecipe
@@ -66,9 +66,11 @@ def test_text_and_tokens_round_trip(tree):
     assert len(tokens_of(tree)) == len(token_sizes(tree.base))
 
 
-def test_a_text_says_which_kind_of_cell_it_is():
-    for genotype in (NAS_CELL, GENOTYPES["enas"]):
-        assert read_cell(write_cell(genotype)) == genotype
+def test_a_text_says_which_kind_of_cell_it_is(tmp_path):
+    for name, genotype in (("nas-cell", NAS_CELL), ("enas", GENOTYPES["enas"])):
+        text = write_cell(genotype)
+        (tmp_path / name).write_text(f"{text}\n")
+        assert read_cell(text) == find_cell(name) == find_cell(text) == find_cell(str(tmp_path / name)) == genotype
 
 
 @pytest.mark.parametrize(
@@ -262,12 +264,27 @@ def test_latency_enters_the_reward(tmp_path):
     assert reward == pytest.approx(80 / Planted().perplexity(text, tmp_path) / 2)
 
 
+def test_a_limit_that_nothing_meets_says_what_the_fastest_takes(tmp_path):
+    class Untrained:
+        def perplexity(self, genotype, folder):
+            raise AssertionError("a cell that earns nothing is not trained")
+
+    hard = RewardRecipe(latency_target_ms=1.0, latency_hard=True)
+    search = tree_search(tmp_path, Untrained(), latency=lambda tree: 4.0 + tree.memory_from, reward=hard)
+    work_through(search, tmp_path / "last", checkpoint_s=60)
+    fastest = min(float(row["latency_ms"]) for row in read_rows(tmp_path / "children.csv", CHILDREN))
+    with pytest.raises(
+        InfeasibleBudgetError, match=f"no cell takes 1 ms a token; the fastest .* takes {fastest:.4f} ms"
+    ):
+        _ = search.genotype
+
+
 def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
     (tmp_path / "quick.yaml").write_text(QUICK)
     values = {**TINY, "device": str(tmp_path / "quick.yaml")}
     values["search"] = values["search"] | {"reward": {"power": 2.0, "latency_target_ms": 0.02}}
     folder = tmp_path / "run"
-    found = search_rl_recurrent(values, folder)
+    found = search_nas_rl({**values, "kind": "recurrent"}, folder)
     assert read_tree((folder / "genotype.txt").read_text()) == found.genotype
     children = read_rows(folder / "search" / "children.csv", CHILDREN)
     assert len(children) == 4
@@ -283,7 +300,9 @@ def test_the_command_searches_trains_exports_and_goes_on(tmp_path):
         assert model["token_latency_ms"] > 0
     assert (folder / "cell.png").read_bytes()[:4] == b"\x89PNG"
     shutil.rmtree(folder / "cell")
-    again = search_rl_recurrent({}, folder, resume=True)
+    with pytest.raises(OfaKitError, match="leave out --engine and --processes"):
+        search_nas_rl({}, folder, resume=True, how=Training(processes=2))
+    again = search_nas_rl({}, folder, resume=True)
     assert again.trained["cell"].test_perplexity == found.trained["cell"].test_perplexity
 
 

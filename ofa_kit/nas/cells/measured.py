@@ -1,10 +1,10 @@
 """The latency of what a search may derive, measured: single operations on the device, set right by whole networks.
 
-An operation's time is that of its own session less an identity's on the same tensor; where cells join different numbers
-of nodes, what reads them is timed so for each number. Whole networks take another time than their parts together,
-mostly in proportion: random genotypes and those of one operation alone are timed too, and `latency = fixed + scale *
-sum` is fitted to them, with a scale of its own for what reads joined nodes (in a network it adds far less than alone).
-How far off it is for a network left out stands beside it.
+An operation's time is that of its own session less an identity's on the same tensor; where cells join different
+numbers of nodes, what reads them is timed so for each number. Whole networks take another time than their parts
+together, mostly in proportion: random genotypes and those of one operation alone are timed too, and `latency = fixed
++ scale * sum` is fitted to them, with a scale of its own for what reads joined nodes (in a network it adds far less
+than alone). How far off it is for a network left out stands beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -74,13 +74,13 @@ def measure_latency(
     plain = CellLatency.of_places(shape.places, nodes, operations, time_ms, input_ms=input_ms if inputs else None)
     sums_ms = np.array([(plain.operations_ms(genotype), plain.joins_ms(genotype)) for genotype in genotypes])
     whole_ms = np.array([times.of(network_name(shape, genotype)).latency_ms for genotype in genotypes])
-    scale, join_scale, fixed_ms = (float(value) for value in _line(sums_ms, whole_ms))
+    scale, join_scale, fixed_ms = (float(value) for value in line(sums_ms, whole_ms))
     if scale <= 0:
         raise TableError(
             f"'{times.path}': networks of slower operations took no longer, so the machine was disturbed; "
             "move the file away and run the command again"
         )
-    errors = list(_errors_left_out(sums_ms, whole_ms))
+    errors = list(errors_left_out(sums_ms, whole_ms))
     return MeasuredLatency(
         plain.scaled(scale, fixed_ms, join_scale), scale, 100 * float(np.mean(errors)), len(genotypes)
     )
@@ -145,21 +145,22 @@ def _genotypes(nodes: int, operations: Sequence[str], joined: Literal["all", "un
     return list(dict.fromkeys([*drawn, *(uniform_genotype(nodes, name) for name in known)]))
 
 
-def _line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> np.ndarray:
-    """Return the slopes of operations and joins (networks, 2) and the offset with the least relative squares.
+def line(sums_ms: np.ndarray, whole_ms: np.ndarray) -> np.ndarray:
+    """Return slopes of sums (networks, K), then the offset, with the least relative squares.
 
-    The slope of joins is not below 0, and 0 where none are counted.
+    The slope of sums after the first is not below 0, and 0 where none are counted.
     """
     rows, ones = np.column_stack([sums_ms, np.ones_like(whole_ms)]) / whole_ms[:, None], np.ones_like(whole_ms)
     found, *_ = np.linalg.lstsq(rows, ones)
-    if sums_ms[:, 1].any() and found[1] > 0:
+    if sums_ms.any(axis=0).all() and (found[1:-1] > 0).all():
         return np.asarray(found)
-    (slope, offset), *_ = np.linalg.lstsq(rows[:, [0, 2]], ones)
-    return np.array([slope, 0.0, offset])
+    (slope, offset), *_ = np.linalg.lstsq(rows[:, [0, -1]], ones)
+    return np.array([slope, *np.zeros(sums_ms.shape[1] - 1), offset])
 
 
-def _errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
+def errors_left_out(sums_ms: np.ndarray, whole_ms: np.ndarray) -> Iterator[float]:
+    """Yield the relative error of each prediction by a line that was fitted to the others."""
     for left_out in range(len(sums_ms)):
         others = np.arange(len(sums_ms)) != left_out
-        *slopes, offset = _line(sums_ms[others], whole_ms[others])
+        *slopes, offset = line(sums_ms[others], whole_ms[others])
         yield abs((sums_ms[left_out] @ slopes + offset) / whole_ms[left_out] - 1)

@@ -39,7 +39,7 @@ def operation_model(
         torch.manual_seed(0)
         operation = make_operation(name, channels, stride, layout=layout)
     out = (size + stride - 1) // stride
-    return _single(operation, name, [batch, channels, size, size], [batch, channels, out, out])
+    return single_model(operation, name, [batch, channels, size, size], [batch, channels, out, out])
 
 
 def input_model(
@@ -50,10 +50,11 @@ def input_model(
         torch.manual_seed(0)
         module = make_inputs(place, (in_channels, in_channels), layout=layout)[number]
     out = [batch, place.channels, place.in_size, place.in_size]
-    return _single(module, f"input{number}", [batch, in_channels, size, size], out)
+    return single_model(module, f"input{number}", [batch, in_channels, size, size], out)
 
 
-def _single(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
+def single_model(module: nn.Module, name: str, in_shape: Sequence[int], out_shape: Sequence[int]) -> onnx.ModelProto:
+    """Return one module from (N, C, S, S) to (N, C', S', S')."""
     graph = CellGraph()
     if graph.operation(module, "x", name) == "x":
         graph.node("Identity", ["x"], name, output="y")

@@ -21,7 +21,7 @@ class MacroLayerModule(nn.Module):
 
     def __init__(self, operation: str, added: int, channels: int, norm: Norm = batch_norm, *, joins: bool) -> None:
         super().__init__()
-        self.operation = nn.Sequential(pointwise(channels, channels, norm), windowed(operation, channels, norm))
+        self.operation = layer_operation(operation, channels, norm)
         self.join = pointwise((added + 1) * channels, channels, norm) if joins else None
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor:
@@ -74,6 +74,11 @@ class MacroNetwork(nn.Module):
         modules = self.reductions[str(number)]
         assert isinstance(modules, nn.ModuleDict)
         return list(modules.items())
+
+
+def layer_operation(operation: str, channels: int, norm: Norm) -> nn.Sequential:
+    """Return ReLU, 1x1 convolution, norm and what has a window."""
+    return nn.Sequential(pointwise(channels, channels, norm), windowed(operation, channels, norm))
 
 
 def macro_stem(shape: MacroShape, norm: Norm = batch_norm) -> nn.Sequential:

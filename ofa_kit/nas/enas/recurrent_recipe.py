@@ -1,7 +1,8 @@
 """EnasRecurrentRecipe: the search of a recurrent cell by ENAS, as published (Pham et al. 2018, sec. 3.1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.recurrent.recipe import ReadingRecipe, TextRecipe, check_reading
@@ -52,6 +53,13 @@ class EnasTextRecipe(ReadingRecipe):
 class EnasRecurrentRecipe(TextRecipe):
     """Text, search by ENAS and training."""
 
+    command: ClassVar[str] = "search enas"
+    options: ClassVar[Mapping[str, str]] = {
+        "epochs": "search.epochs",
+        "latency_target_ms": "search.reward.latency_target_ms",
+        "latency_weight": "search.reward.latency_weight",
+        "latency_hard": "search.reward.latency_hard",
+    }
     kind: Literal["recurrent"] = "recurrent"
     device: str | None = None
     """Device profile on which a token is timed: of the models in the end, and for the reward."""

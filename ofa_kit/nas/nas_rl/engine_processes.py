@@ -49,7 +49,7 @@ class SeveralProcesses:
         require_limits(memory_mb)
         # Plain pickling: multiprocessing's own would move tensors to shared memory, of which containers have little.
         self.packed, self.count, self.memory_mb = pickle.dumps(trainer), count, memory_mb
-        self.context = _context()
+        self.context = process_context()
         self.idle: list[Worker] = []
         self.busy: dict[Connection, tuple[Worker, Any]] = {}
 
@@ -107,6 +107,15 @@ class SeveralProcesses:
         return found
 
 
+def process_context() -> BaseContext:
+    """Return what starts processes: a clean server that has imported PyTorch once, where the system can fork."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 def end_of(exitcode: int | None) -> str:
     """Return why a process is gone, by its exit code."""
     if exitcode is not None and exitcode < 0:
@@ -143,15 +152,6 @@ def attempt_within(trainer: Trainer, child: Any, memory_mb: int) -> Any:
     """Return the child's result or why it has none, within a limit of memory."""
     with limited_memory(memory_mb):
         return attempt(trainer, child)
-
-
-def _context() -> BaseContext:
-    """Return what starts processes: a clean server that has imported PyTorch once, where the system can fork."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def _serve(pipe: Connection, memory_mb: int) -> None:

@@ -1,7 +1,8 @@
 """RlRecurrentRecipe: the search of a recurrent cell by NAS-RL, as published (Zoph & Le 2017, sec. 3.4 and 4.2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.recurrent.recipe import TextRecipe, TrainRecipe, check_reading
@@ -39,6 +40,13 @@ class RlTextRecipe:
 class RlRecurrentRecipe(TextRecipe):
     """Text, search by NAS-RL and training."""
 
+    command: ClassVar[str] = "search nas-rl recurrent"
+    options: ClassVar[Mapping[str, str]] = {
+        "epochs": "search.child.epochs",
+        "latency_target_ms": "search.reward.latency_target_ms",
+        "latency_weight": "search.reward.latency_weight",
+        "latency_hard": "search.reward.latency_hard",
+    }
     kind: Literal["recurrent"] = "recurrent"
     device: str | None = None
     """Device profile on which a token is timed: of the models in the end, and for the reward."""

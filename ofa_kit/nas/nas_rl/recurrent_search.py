@@ -20,7 +20,7 @@ from ofa_kit.nas.nas_rl.recurrent_recipe import RlTextRecipe
 from ofa_kit.nas.recurrent.any_cell import make_language_model
 from ofa_kit.nas.recurrent.recipe import TrainRecipe
 from ofa_kit.nas.recurrent.retrain import TrainWork
-from ofa_kit.nas.recurrent.reward import CellLatency, reward_of
+from ofa_kit.nas.recurrent.reward import CellLatency, refuse_without_reward, reward_of
 from ofa_kit.nas.recurrent.tree import TreeGenotype, from_tokens, read_tree, token_sizes, write_tree
 from ofa_kit.nas.recurrent.work import generator_of
 from ofa_kit.nas.reinforce.controller import TokenController
@@ -81,12 +81,14 @@ class TreeSearch:
         """By the text of each cell that was trained so far."""
         self.best: tuple[str, float] = ("", -math.inf)
         """Text and reward of the best one."""
+        self.fastest_ms: float | None = None
         self.round: list[dict[str, Any]] = []
         """Rows of the children of the round under way."""
 
     @property
     def genotype(self) -> TreeGenotype:
-        """Return the best cell so far."""
+        """Return the best cell so far; an error where none earned anything."""
+        refuse_without_reward(self.recipe.reward, self.best[1], self.fastest_ms)
         return read_tree(self.best[0])
 
     def tokens(self, epoch: int) -> Tensor:
@@ -98,20 +100,24 @@ class TreeSearch:
         return iter([from_tokens(row) for row in self.tokens(epoch).tolist()[start:]])
 
     def step(self, batch: TreeGenotype, epoch: int, step: int) -> Numbers:
-        """Train a child and judge it."""
-        text = write_tree(batch)
-        if text not in self.perplexities:
+        """Time a child, train it and judge it; one that is too slow to earn anything is not trained."""
+        text, term = write_tree(batch), self.recipe.reward.latency
+        latency_ms = self.latency(batch) if self.latency else None
+        if latency_ms is not None:
+            self.fastest_ms = min(latency_ms, self.fastest_ms or latency_ms)
+        worthless = term is not None and latency_ms is not None and term.factor(latency_ms) == 0
+        if not worthless and text not in self.perplexities:
             folder = self.log.with_name(f"child-{epoch + 1}-{step + 1}")
             self.perplexities[text] = self.children.perplexity(batch, folder)
-        latency_ms = self.latency(batch) if self.latency else None
-        reward = reward_of(self.recipe.reward, self.perplexities[text], latency_ms)
+        found = math.inf if worthless else self.perplexities[text]
+        reward = reward_of(self.recipe.reward, found, latency_ms)
         self.best = max(self.best, (text, reward), key=lambda each: each[1])
         self.round.append(
             {
                 "epoch": epoch + 1,
                 "child": step + 1,
                 "genotype": text,
-                "validation_perplexity": self.perplexities[text],
+                "validation_perplexity": "" if worthless else found,
                 "latency_ms": "" if latency_ms is None else latency_ms,
                 "reward": reward,
             }
@@ -121,14 +127,15 @@ class TreeSearch:
     def end_epoch(self, epoch: int, means: Numbers) -> Rows:
         """Learn from the round and log it."""
         learned = self.policy.update(self.tokens(epoch), [row["reward"] for row in self.round])
+        trained = [row["validation_perplexity"] for row in self.round if row["validation_perplexity"] != ""]
         row = {
             "epoch": epoch + 1,
             "reward": f"{learned.reward:.6g}",
             "baseline": f"{learned.baseline:.6g}",
             "entropy": f"{learned.entropy:.5f}",
             "loss": f"{learned.loss:.6g}",
-            "validation_perplexity": f"{min(row['validation_perplexity'] for row in self.round):.4f}",
-            "best_perplexity": f"{self.perplexities[self.best[0]]:.4f}",
+            "validation_perplexity": f"{min(trained, default=math.inf):.4f}",
+            "best_perplexity": f"{self.perplexities.get(self.best[0], math.inf):.4f}",
             "elapsed_s": f"{means['elapsed_s']:.1f}",
         }
         children, self.round = self.round, []
@@ -138,14 +145,14 @@ class TreeSearch:
         """Return the controller and what was judged."""
         tensors, facts = self.policy.state()
         judged = {"perplexities": self.perplexities, "best": self.best, "round": self.round}
-        return tensors, {"policy": facts, **judged}
+        return tensors, {"policy": facts, "fastest_ms": self.fastest_ms, **judged}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go back to a state."""
         self.policy.restore(tensors, facts["policy"])
         self.perplexities, self.round = dict(facts["perplexities"]), list(facts["round"])
         text, reward = facts["best"]
-        self.best = (text, reward)
+        self.best, self.fastest_ms = (text, reward), facts["fastest_ms"]
 
 
 def fresh_policy(recipe: RlTextRecipe, generator: torch.Generator) -> Policy:

@@ -68,6 +68,8 @@ class Search:
         self.children = Children(folder / CHILDREN)
         if checkpoint_file.exists():
             self._restore()
+        kept = [row for row in storage.read_rows(self.log, COLUMNS) if int(row["round"]) <= self.round]
+        storage.keep_rows(self.log, COLUMNS, kept)
 
     @property
     def rounds(self) -> int:
@@ -193,8 +195,6 @@ class Search:
         self.policy.restore(tensors, facts)
         self.generator.set_state(tensors["generator"])
         self.round = int(facts["round"])
-        kept = [row for row in storage.read_rows(self.log, COLUMNS) if int(row["round"]) <= self.round]
-        storage.keep_rows(self.log, COLUMNS, kept)
 
 
 def _row(found: Round) -> dict[str, object]:

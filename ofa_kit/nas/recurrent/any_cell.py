@@ -1,16 +1,36 @@
 """Cells of either kind, highway nodes or trees, by their genotype: text form, module and number of weights."""
 
+from pathlib import Path
+
 import torch
 
+from ofa_kit.errors import OfaKitError, UnknownNameError
 from ofa_kit.nas.recurrent.cell import GenotypeCell
-from ofa_kit.nas.recurrent.genotype import RecurrentGenotype, read_genotype, write_genotype
+from ofa_kit.nas.recurrent.genotype import PRESETS, RecurrentGenotype, read_genotype, write_genotype
 from ofa_kit.nas.recurrent.language_model import LanguageModel, genotype_params, tree_params
+from ofa_kit.nas.recurrent.tree import PRESETS as TREES
 from ofa_kit.nas.recurrent.tree import TreeGenotype, read_tree, write_tree
 from ofa_kit.nas.recurrent.tree_cell import TreeCell
 
 AnyGenotype = RecurrentGenotype | TreeGenotype
 FoundCell = GenotypeCell | TreeCell
 """Cells that hold their genotype."""
+
+
+def find_cell(name: str) -> AnyGenotype:
+    """Return the genotype that a preset's name, a text or a file means."""
+    known: dict[str, AnyGenotype] = {**PRESETS, **TREES}
+    if name in known:
+        return known[name]
+    if "(" in name:
+        return read_cell(name)
+    if not Path(name).is_file():
+        raise UnknownNameError("recurrent genotype, neither a text nor a file:", name, known)
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OfaKitError(f"cannot read the genotype in '{name}': {error}; give a text file") from error
+    return read_cell(text)
 
 
 def read_cell(text: str) -> AnyGenotype:

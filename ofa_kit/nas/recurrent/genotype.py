@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from ofa_kit.errors import OfaKitError, UnknownNameError, WeightsError
+from ofa_kit.errors import UnknownNameError, WeightsError
 from ofa_kit.nas.cells.text import call_arguments, nodes_of, pairs_of, written_nodes
 
 NONE = "none"
@@ -112,18 +111,3 @@ def write_genotype(genotype: RecurrentGenotype) -> str:
     """Return the text form; a row of neighbouring nodes is written as a range, a first node with tanh not at all."""
     first = "" if genotype.first == FIRST else f", first={genotype.first!r}"
     return f"Genotype(recurrent={list(genotype.nodes)}, concat={written_nodes(genotype.concat)}{first})"
-
-
-def find_genotype(name: str) -> RecurrentGenotype:
-    """Return the cell that a preset's name, a text or a file means."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if "(" in name:
-        return read_genotype(name)
-    if not Path(name).is_file():
-        raise UnknownNameError("recurrent genotype, neither a text nor a file:", name, PRESETS)
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OfaKitError(f"cannot read the genotype in '{name}': {error}; give a text file") from error
-    return read_genotype(text)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ofa_kit.config import find_profile, parse, read_yaml
 from ofa_kit.data.text_vocabulary import Level
@@ -76,6 +76,11 @@ class TrainRecipe(ReadingRecipe):
 class TextRecipe:
     """What every search of a recurrent cell has beside the search: text, and training from scratch."""
 
+    command: ClassVar[str] = "search darts-rnn"
+    """What a run folder with such a recipe belongs to."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """Keys by the short names that all searches of a command have for them."""
+
     data: str = "sonnets"
     """sonnets, shakespeare or text:PATH."""
     level: Level = "word"
@@ -90,7 +95,9 @@ class TextRecipe:
     @classmethod
     def parse(cls, values: Mapping[str, Any], source: str) -> Self:
         """Check the values; a RecipeError or UnknownNameError says what is wrong."""
-        recipe = parse(cls, values, source)
+        short = {name: value for name, value in values.items() if name in cls.options or "." in name}
+        rest = {key: value for key, value in values.items() if key not in short}
+        recipe = parse(cls, nested(rest, {cls.options.get(name, name): value for name, value in short.items()}), source)
         recipe.check(source)
         return recipe
 

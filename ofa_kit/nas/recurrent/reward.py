@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from ofa_kit.errors import RecipeError
+from ofa_kit.errors import InfeasibleBudgetError, RecipeError, RunError
 from ofa_kit.nas.recurrent.any_cell import AnyGenotype
 from ofa_kit.nas.reinforce.reward import SOFT_WEIGHT, LatencyTerm
 
@@ -44,6 +44,18 @@ class RewardRecipe:
             raise RecipeError(
                 f"{source}.latency_target_ms needs a device on which a token is timed; give `device: NAME`"
             )
+
+
+def refuse_without_reward(recipe: RewardRecipe, best: float, fastest_ms: float | None) -> None:
+    """Raise an InfeasibleBudgetError or a RunError where the best of all cells earned nothing."""
+    if best > 0:
+        return
+    if recipe.latency is not None and fastest_ms is not None and recipe.latency.factor(fastest_ms) == 0:
+        raise InfeasibleBudgetError(
+            f"no cell takes {recipe.latency_target_ms:g} ms a token; the fastest drawn takes {fastest_ms:.4f} ms; "
+            "raise latency_target_ms or search fewer nodes or features"
+        )
+    raise RunError("training diverged for every cell; start another run with a lower lr")
 
 
 def reward_of(recipe: RewardRecipe, perplexity: float, latency_ms: float | None) -> float:

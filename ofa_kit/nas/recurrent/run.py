@@ -33,7 +33,7 @@ class RecurrentRun(Generic[R]):
         if (folder / CONFIG).exists():
             raise RunError(f"run '{folder}' exists; go on with --resume, or choose another --run NAME")
         text = _open(recipe)
-        values = {"recipe": plain(recipe), "text": plain(text.info)}
+        values = {"command": recipe.command, "recipe": plain(recipe), "text": plain(text.info)}
         storage.write_text(folder / CONFIG, yaml.safe_dump(values, sort_keys=False))
         return cls(folder, recipe, text)
 
@@ -44,6 +44,9 @@ class RecurrentRun(Generic[R]):
         if not path.exists():
             raise RunError(f"no run '{folder}' to go on with; leave out --resume")
         values = read_yaml(path)
+        command = values.get("command", TextRecipe.command)
+        if command != kind.command:
+            raise RunError(f"'{folder}' holds {command}, not {kind.command}; choose another --run")
         recipe = kind.parse(values.get("recipe") or {}, f"{path}, recipe")
         begun = parse(TextInfo, values.get("text") or {}, f"{path}, text")
         text = _open(recipe)

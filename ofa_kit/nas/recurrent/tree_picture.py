@@ -6,6 +6,8 @@ from ofa_kit.nas.cells.pictures import EDGE, INK, NODE_FILL
 from ofa_kit.nas.recurrent.picture import COLORS, SPACE, arrow, box, saved_figure
 from ofa_kit.nas.recurrent.tree import Label, TreeGenotype
 
+WIDE = 1.4
+"""Inches of a column: labels are longer than those of other cells."""
 SIGNS = {"add": "+", "multiply": r"$\times$"}
 
 
@@ -13,7 +15,7 @@ def draw_tree(genotype: TreeGenotype, path: Path) -> None:
     """Write a picture of the tree, .png, .svg or .pdf; an OfaKitError when matplotlib is missing."""
     places = [(SPACE * (1 + column), row) for column, row in tree_places(genotype)]
     end = places[-1][0] + SPACE
-    with saved_figure(path, columns=round(end / SPACE) + 1, lines=genotype.base + 1) as axes:
+    with saved_figure(path, columns=round(WIDE * (end / SPACE + 1)), lines=genotype.base + 1) as axes:
         for node in range(genotype.base, len(genotype.nodes)):
             for read in genotype.read_by(node):
                 arrow(axes, places[read], places[node], INK)
@@ -49,4 +51,4 @@ def _said(label: Label) -> str:
 def _kept(genotype: TreeGenotype) -> str:
     """Return what the memory after is."""
     joined = "sum" if genotype.nodes[genotype.memory_from][0] == "add" else "product"
-    return f"{joined} in {genotype.memory_from}"
+    return f"{joined}\nin {genotype.memory_from}"
