@@ -14,6 +14,7 @@ from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses
 from ofa_kit.nas.nas_rl.engine_ray import RayEngine
 from ofa_kit.nas.run import CONFIG
 from ofa_kit.progress import Reporter, Silent
+from ofa_kit.training.measure_ray import load_ray
 
 
 class Found(Protocol):
@@ -37,6 +38,8 @@ class Training:
             raise OfaKitError("--processes is for --engine processes; a Ray cluster uses the cores that it has")
         if self.processes is not None and self.processes < 0:
             raise OfaKitError(f"--processes must be 0 or more, found {self.processes}")
+        if self.engine == "ray":
+            load_ray()  # before a folder is begun
 
     def open(self, trainer: Trainer, *, memory_mb: int, gpu: bool) -> Engine:
         """Return an engine."""
