@@ -236,7 +236,8 @@ class Bench:
 def resumed(command: Callable[..., Any], values: dict[str, Any], folder: Path) -> Any:
     """Run a command to its end, from where it stands."""
     print(f"{folder.name}:", flush=True)
-    return command(values, folder, resume=(folder / "config.yaml").exists(), reporter=Terminal(60))
+    begun = (folder / "config.yaml").exists()
+    return command({} if begun else values, folder, resume=begun, reporter=Terminal(60))
 
 
 def epoch_time_s(work: Any) -> float:

@@ -85,7 +85,7 @@ def enas(wanted: Wanted, shell: Shell) -> Found:
     """Let a controller choose cells over shared weights within the budget, then train them (Pham et al. 2018)."""
     first = wanted.sized(1)
     epochs = {"epochs": 7 * first, "restart_epochs": first}
-    sizes = _settings({**epochs, "images": 4000, "derive_samples": 30, "controller_updates": 20, **_network()})
+    sizes = _settings({**epochs, "images": 4000, "derive_samples": 30, **_network()})
     recipe = ("--recipe", "enas-micro-small", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
     shell("search", "search", "enas", *recipe, "--latency-hard", *sizes, "--seed", wanted.seed, makes="runs/search")
     return _trained_cells(wanted, shell, "enas")
