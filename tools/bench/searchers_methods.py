@@ -93,12 +93,18 @@ def enas(wanted: Wanted, shell: Shell) -> Found:
 
 def nas_rl(wanted: Wanted, shell: Shell) -> Found:
     """Let a controller learn from children within the budget, then train the best again (Zoph & Le 2017)."""
-    children = {"images": 3000, "filters": "[8, 16, 24, 32]", "epochs": 2, "children": wanted.sized(36)}
-    sizes = _settings({**children, "final_epochs": wanted.sized(6)})
+    space = {"layers": 6, "filters": "[8, 16, 24, 32]", "stride_heights": "[1, 2]", "stride_widths": "[1, 2]"}
+    children = {"images": 3000, "epochs": 2, "children": wanted.sized(36)}
+    sizes = _settings({**space, **children, "final_epochs": wanted.sized(12)})
     recipe = ("--recipe", "nas-rl-digits", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
-    made = shell(
-        "search", "search", "nas-rl", *recipe, "--latency-hard", *sizes, "--seed", wanted.seed, makes="runs/search"
-    )
+    how = (
+        "--latency-hard",
+        "--processes",
+        0,
+        "--seed",
+        wanted.seed,
+    )  # children of other processes are not ours to count
+    made = shell("search", "search", "nas-rl", *recipe, *how, *sizes, makes="runs/search")
     return Found(made["test_top1_onnx"], made["model"], made["params"])
 
 
