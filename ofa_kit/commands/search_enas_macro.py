@@ -71,6 +71,7 @@ class MacroFound:
             f"skips     {100 * self.arc.skip_rate:.0f} % of the possible connections",
             *latency,
             f"files     {self.folder}: arc.txt, pictures of the network, search.csv, derived.csv",
+            f"next: ofa-kit train-cells --macro-arc {self.folder}/arc.txt --recipe macro-small",
         ]
 
 
@@ -107,6 +108,13 @@ def search_enas_macro(
     storage.write_text(folder / ARC, write_macro_arc(arc) + "\n")
     storage.write_text(folder / RESULT, json.dumps(found.facts(), indent=2) + "\n")
     return found
+
+
+def time_macro(folder: Path, device: str, shape: MacroShape, arc: MacroArc, reporter: Reporter) -> Measurement:
+    """Time an arc's network on a device, as far as the file of times lacks it."""
+    times, name = open_times(folder, device), macro_name(shape, arc)
+    times.measure({name: macro_maker(shape, arc, times.backend.profile.batch)}, reporter)
+    return times.of(name)
 
 
 def _read(work: WorkFolder[MacroRecipe]) -> MacroFound:
@@ -162,11 +170,6 @@ def _found(
     """Count what the arc's network has and time it where a device is given."""
     shape = work.recipe.network_shape(work.info)
     network = MacroNetwork(arc, shape)
-    latency = None
-    if measured:
-        times, name = open_times(work.folder, work.recipe.device), macro_name(shape, arc)
-        times.measure({name: macro_maker(shape, arc, times.backend.profile.batch)}, reporter)
-        latency = times.of(name)
     return MacroFound(
         folder=work.folder,
         arc=arc,
@@ -174,7 +177,7 @@ def _found(
         params=params_of(network),
         macs=macs_of(network, shape.image),
         epochs=epochs,
-        latency=latency,
+        latency=time_macro(work.folder, work.recipe.device, shape, arc, reporter) if measured else None,
         latency_ms_predicted=measured.latency.of_arc(arc) if measured else None,
     )
 

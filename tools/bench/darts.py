@@ -32,7 +32,7 @@ from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, Genotype
 from ofa_kit.nas.cells.measured import network_bytes, network_name
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.cells.sampling import random_genotype
-from ofa_kit.nas.cells.text import write_genotype
+from ofa_kit.nas.cells.text import read_genotype, write_genotype
 from ofa_kit.nas.cells.training import CellTraining
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Search
@@ -176,13 +176,14 @@ class Bench:
         for path in sorted(self.folder.glob("train-*/result.json")):
             name = path.parent.name.removeprefix("train-")
             done = train_cells({}, path.parent, resume=True)
-            key = network_name(shape, done.genotype)
+            genotype = read_genotype(done.text)
+            key = network_name(shape, genotype)
             found_ms = times.of(key).latency_ms if key in times.sessions else math.nan
             top1[name.split("-")[0]].append(done.test_top1)
             latency_ms[name.split("-")[0]].append(found_ms)
             lines.append(
                 f"| {name} | {done.test_top1:.2f} | {found_ms:.4f} | {done.params / 1e6:.3f} | {done.macs / 1e6:.1f} | "
-                f"{done.genotype.normal.skips} |"
+                f"{genotype.normal.skips} |"
             )
         for kind in KINDS:
             if top1[kind]:
