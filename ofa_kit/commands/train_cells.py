@@ -9,7 +9,8 @@ import onnx
 import torch
 
 from ofa_kit.commands.cells_found import GENOTYPE, time_network
-from ofa_kit.commands.search_enas_macro import ARC, time_macro
+from ofa_kit.commands.search_enas_images import ARC
+from ofa_kit.commands.search_enas_macro import time_macro
 from ofa_kit.commands.train_network import NetworkKind, NetworkTrained, train_network
 from ofa_kit.config import read_yaml
 from ofa_kit.data.dataset import Dataset

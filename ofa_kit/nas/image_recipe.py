@@ -1,10 +1,9 @@
 """ImageRecipe: how a network is trained from scratch on images, whatever the network is."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ofa_kit.config import refuse_below
+from ofa_kit.config import refuse_below, refuse_not_above
 from ofa_kit.errors import RecipeError
 
 
@@ -54,8 +53,7 @@ class ImageRecipe:
         refuse_below(1, self, at_least_one, source)
         not_negative = ("images", "warmup_epochs", "lr_min", "momentum", "weight_decay", "clip_grad_norm", "cutout")
         refuse_below(0, self, (*not_negative, "seed", "checkpoint_s", "workers"), source)
-        if not 0 < self.lr < math.inf:
-            raise RecipeError(f"{source}: lr must be above 0, found {self.lr}")
+        refuse_not_above(0, self, ("lr",), source)
         if self.schedule == "restarts" and self.warmup_epochs:
             raise RecipeError(f"{source}: restarts have no warm-up; leave out warmup_epochs")
         if self.schedule != "restarts" and self.lr_min:
