@@ -70,7 +70,8 @@ class ImageTraining(Generic[N]):
         recipe = self.recipe
         draw = np.random.default_rng([recipe.seed, epoch, step])
         generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
-        images = cutout(batch[0], recipe.cutout, generator).to(self.device, non_blocking=True)
+        images = cutout(batch[0], recipe.cutout, generator)
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         labels = batch[1].to(self.device, non_blocking=True)
         for group in self.sgd.param_groups:
             group["lr"] = self._learning_rate(epoch * self.steps_per_epoch + step)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.cells.counts import macs_of, params_of
+from ofa_kit.nas.cells.dilated import DilatedDepthwise
 from ofa_kit.nas.cells.network import CellNetwork, CellNetworkShape, DropPath
 from ofa_kit.nas.cells.presets import PRESETS
 
@@ -68,3 +70,20 @@ def test_an_auxiliary_head_on_images_too_small_for_it_is_refused():
     shape = CellNetworkShape(cells=6, channels=4, image_size=8)
     with pytest.raises(RecipeError, match="auxiliary_weight: 0"):
         CellNetwork(PRESETS["darts-v2"], shape, auxiliary=True)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(8, 12), (7, 8), (5, 7)])
+def test_the_dilated_convolution_is_pytorchs_with_its_gradients(stride, height, width):
+    torch.manual_seed(0)
+    ours = DilatedDepthwise(3, 5, stride).double()
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x, ours.weight, stride=stride, padding=4, dilation=2, groups=3)
+    found = ours(x)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    seen = torch.randn_like(expected)
+    pairs = (torch.autograd.grad(out, (x, ours.weight), seen) for out in (found, expected))
+    for mine, theirs in zip(*pairs, strict=True):
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(ours(x), expected)

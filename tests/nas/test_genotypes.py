@@ -1,7 +1,10 @@
 """Genotypes are values, their text form round-trips, and nothing in it is executed."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +12,7 @@ from ofa_kit.errors import OfaKitError, UnknownNameError, WeightsError
 from ofa_kit.nas.cells.arc import MICRO_OPERATIONS, is_arc, micro_cell, read_arc, write_arc
 from ofa_kit.nas.cells.genotype import OPERATIONS, Cell, Edge, Genotype, all_edges
 from ofa_kit.nas.cells.presets import PRESETS, find_genotype
+from ofa_kit.nas.cells.sampling import random_micro_genotype
 from ofa_kit.nas.cells.text import read_genotype, write_genotype
 
 
@@ -45,6 +49,19 @@ def test_arcs_of_enas_round_trip_as_text_and_as_numpy_prints_them(genotype):
     numbers = np.array(text.split(), int)
     printed = "\n".join(np.array2string(half, max_line_width=20) for half in np.split(numbers, 2))
     assert find_genotype(printed) == read_genotype(write_genotype(genotype)) == genotype
+
+
+def test_random_cells_of_enas_are_uniform_and_follow_their_generator():
+    drawn = [random_micro_genotype(3, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    generator = torch.Generator().manual_seed(0)
+    cells = [random_micro_genotype(3, generator).normal for _ in range(2000)]
+    counts = Counter(name for cell in cells for name, _ in cell.pairs)
+    assert set(counts) == set(MICRO_OPERATIONS)
+    assert all(abs(count / 12_000 - 1 / len(counts)) < 0.02 for count in counts.values())
+    last = Counter(source for cell in cells for _, source in cell.pairs[-2:])
+    assert all(abs(last[source] / 4000 - 1 / 4) < 0.03 for source in range(4))
+    assert all(read_arc(write_arc(Genotype(cell, cell))).normal == cell for cell in cells[:50])
 
 
 def test_the_published_arc_is_a_preset_and_a_file(tmp_path):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_kit.errors import UnknownNameError
+from ofa_kit.nas.cells.dilated import DilatedDepthwise
 from ofa_kit.nas.cells.genotype import OPERATIONS, SKIP
 from ofa_kit.nas.cells.plan import Layout
 
@@ -126,15 +127,14 @@ def make_operation(
     if kind == "avg_pool":
         return nn.AvgPool2d(k, stride=stride, padding=k // 2, count_include_pad=False)
     if kind == "dil_conv":
-        return ReLUConvNorm(separable(channels, k, stride, dilation=2), norm)
+        return ReLUConvNorm([DilatedDepthwise(channels, k, stride), nn.Conv2d(channels, channels, 1, bias=False)], norm)
     first, second = (ReLUConvNorm(separable(channels, k, step), norm) for step in (stride, 1))
     return Twice(first, second)
 
 
-def separable(channels: int, k: int, stride: int, dilation: int = 1) -> list[nn.Conv2d]:
+def separable(channels: int, k: int, stride: int) -> list[nn.Conv2d]:
     """Return a depthwise and a pointwise convolution."""
-    padding = dilation * (k // 2)
     return [
-        nn.Conv2d(channels, channels, k, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, k, stride, k // 2, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
     ]

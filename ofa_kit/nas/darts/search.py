@@ -224,8 +224,8 @@ class Search:
             epoch += 1
 
     def _here(self, batch: Batch) -> Batch:
-        images, labels = batch
-        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        images = batch[0].to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return images, batch[1].to(self.device, non_blocking=True)
 
     def _learning_rate(self, done: int) -> float:
         recipe = self.recipe
