@@ -1,4 +1,4 @@
-"""NAS-RL's recurrent cell: trees compute the published equations, children are trained, and a kill costs nothing."""
+"""NAS-RL's recurrent cell: children are trained, rewards are learned from, and a kill costs nothing."""
 
 import shutil
 from dataclasses import replace

@@ -25,7 +25,7 @@ import torch
 from ofa_kit.cli.values import read_values
 from ofa_kit.commands.cells_found import CellsFound, open_times
 from ofa_kit.commands.search_darts import network_shape, search_darts
-from ofa_kit.commands.search_enas_micro import search_micro
+from ofa_kit.commands.search_enas import search_enas
 from ofa_kit.commands.train_cells import train_cells
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import DatasetInfo
@@ -56,7 +56,7 @@ class Method:
 
     recipe: Any
     work: Any
-    search: Callable[..., CellsFound]
+    search: Callable[..., Any]
     shape: Callable[[Any, DatasetInfo], CellNetworkShape]
     random: Callable[[int, torch.Generator], Genotype]
     small: str
@@ -78,7 +78,7 @@ METHODS = {
     "enas": Method(
         MicroRecipe,
         MicroSearch,
-        search_micro,
+        search_enas,
         MicroRecipe.network_shape,
         random_micro_genotype,
         "enas-micro-small",
