@@ -56,9 +56,9 @@ class ImageSearch(ABC, Generic[R, A, M, F]):
     def begun(self, work: WorkFolder[R], dataset: Dataset, team: Team, measured: M | None) -> SharedSearch[A]:
         """Return the search at its start."""
 
-    @abstractmethod
     def note(self, row: Mapping[str, object]) -> str:
         """Return what is said of an epoch beside loss, reward and entropy."""
+        return ""
 
     @abstractmethod
     def finished(self, work: WorkFolder[R], arch: A, epochs: int, measured: M | None, reporter: Reporter) -> F:

@@ -1,7 +1,5 @@
 """search enas --kind micro: two cells, searched by a controller whose samples share the weights of one child."""
 
-from collections.abc import Mapping
-
 from ofa_kit import storage
 from ofa_kit.commands.cells_found import CellsFound, finished, read_found
 from ofa_kit.commands.search_enas_images import ARC, ImageSearch
@@ -33,9 +31,6 @@ class MicroImages(ImageSearch[MicroRecipe, Genotype, MeasuredLatency, CellsFound
 
     def begun(self, work: Work, dataset: Dataset, team: Team, measured: MeasuredLatency | None) -> MicroSearch:
         return MicroSearch(work.recipe, dataset, work.folder, team.device, measured.latency if measured else None)
-
-    def note(self, row: Mapping[str, object]) -> str:
-        return ""
 
     def finished(
         self, work: Work, arch: Genotype, epochs: int, measured: MeasuredLatency | None, reporter: Reporter
