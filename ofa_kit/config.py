@@ -1,5 +1,6 @@
 """Settings files: YAML into frozen dataclasses, with every unknown key named and a likely one proposed."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -36,6 +37,13 @@ def refuse_below(least: float, settings: object, keys: Iterable[str], source: st
     for key in keys:
         if not getattr(settings, key) >= least:
             raise RecipeError(f"{source}: {key} must be at least {least}, found {getattr(settings, key)}")
+
+
+def refuse_not_above(least: float, settings: object, keys: Iterable[str], source: str) -> None:
+    """Raise a RecipeError where one of these settings is not larger, or not finite."""
+    for key in keys:
+        if not least < getattr(settings, key) < math.inf:
+            raise RecipeError(f"{source}: {key} must be above {least}, found {getattr(settings, key)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

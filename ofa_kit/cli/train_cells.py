@@ -15,7 +15,10 @@ def train_cells(
         str | None,
         typer.Option(help="darts-v1, darts-v2, nasnet, amoebanet, pc-darts-*, enas-micro, a file, or the text itself."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Recipe: a name such as cells-small, or a YAML file.")] = None,
+    macro_arc: Annotated[
+        str | None, typer.Option(help="A whole network instead of cells: enas-macro, a file, or the numbers.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe: cells-small, macro-small, ... or a YAML file.")] = None,
     data: Annotated[str | None, typer.Option(help="digits, fashion-mnist, cifar10 or imagefolder:PATH.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="Name of the run, or a folder; default: recipe.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
@@ -25,19 +28,18 @@ def train_cells(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the network of a genotype from scratch; validate, export, prove and time it."""
-    from dataclasses import asdict
-
+    """Train the network of a genotype or of a macro arc from scratch; validate, export, prove and time it."""
     from ofa_kit.cli.values import read_values
     from ofa_kit.commands.train_cells import train_cells as command
-    from ofa_kit.nas.cells.text import write_genotype
     from ofa_kit.progress import Terminal
 
-    given = {"genotype": genotype, "data": data, "epochs": epochs, "device": device, "seed": seed}
-    values, source = read_values(recipe, given, settings)
+    given = {"genotype": genotype, "macro_arc": macro_arc, "data": data, "epochs": epochs, "device": device}
+    values, source = read_values(recipe, given | {"seed": seed}, settings)
     name = run or (Path(recipe).stem if recipe else "")
     if not name:
-        raise OfaKitError("no name for the run: give --recipe NAME (see profiles/recipes/cells-*.yaml), or --run NAME")
+        raise OfaKitError(
+            "no name for the run: give --recipe NAME (profiles/recipes/cells-*.yaml and macro-*.yaml), or --run NAME"
+        )
     found = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
     text = [
         f"model     {found.model}   {found.params:,} parameters, {found.macs:,} MACs",
@@ -47,9 +49,4 @@ def train_cells(
     ]
     if found.latency is not None:
         text.append(f"latency   {found.latency.latency_ms:.4f} ms (measured)")
-    facts = asdict(found) | {
-        "genotype": write_genotype(found.genotype),
-        "model": str(found.model),
-        "folder": str(found.folder),
-    }
-    show(facts, text, as_json)
+    show({**found.facts(), "model": str(found.model), "folder": str(found.folder)}, text, as_json)

@@ -1,12 +1,14 @@
 """search enas: what a recipe's `kind` names is searched by a controller over shared weights, in a run folder."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ofa_kit.commands.cells_found import CellsFound
-from ofa_kit.commands.search_enas_macro import MacroFound, search_enas_macro
-from ofa_kit.commands.search_enas_micro import COMMAND, search_micro
+from ofa_kit.commands.search_enas_images import COMMAND, search_images
+from ofa_kit.commands.search_enas_macro import MacroFound, MacroImages
+from ofa_kit.commands.search_enas_micro import MicroImages
 from ofa_kit.commands.search_enas_recurrent import search_enas_recurrent
 from ofa_kit.commands.search_recurrent import RecurrentFound
 from ofa_kit.config import read_yaml
@@ -16,8 +18,8 @@ from ofa_kit.progress import Reporter
 
 Found = CellsFound | MacroFound | RecurrentFound
 KINDS: Mapping[str, Callable[..., Found]] = {
-    "micro": search_micro,
-    "macro": search_enas_macro,
+    "micro": partial(search_images, MicroImages()),
+    "macro": partial(search_images, MacroImages()),
     "recurrent": search_enas_recurrent,
 }
 """What searches each kind: (values, folder, source=, resume=, reporter=)."""

@@ -66,7 +66,7 @@ def search_by_enas(run: RecurrentRun[EnasRecurrentRecipe], reporter: Reporter) -
 
 def _latency(run: RecurrentRun[EnasRecurrentRecipe]) -> PredictedCells | None:
     recipe = run.recipe
-    if recipe.search.reward.latency is None or recipe.device is None:
+    if recipe.search.reward.latency_term is None or recipe.device is None:
         return None
     times = Times.open(run.part("search") / LATENCY, backend_for(DeviceProfile.load(recipe.device)))
     measured = MeasuredCells(times, hidden=recipe.train.hidden, words=run.text.info.words)

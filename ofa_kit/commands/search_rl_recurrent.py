@@ -56,7 +56,7 @@ def search_by_rl(run: RecurrentRun[RlRecurrentRecipe], reporter: Reporter) -> Tr
 
 def _latency(run: RecurrentRun[RlRecurrentRecipe]) -> MeasuredCells | None:
     recipe = run.recipe
-    if recipe.search.reward.latency is None or recipe.device is None:
+    if recipe.search.reward.latency_term is None or recipe.device is None:
         return None
     times = Times.open(run.part("search") / LATENCY, backend_for(DeviceProfile.load(recipe.device)))
     return MeasuredCells(times, hidden=recipe.train.hidden, words=run.text.info.words)

@@ -16,6 +16,7 @@ from ofa_kit.training import loop
 from ofa_kit.training.allocator import keep_freed_memory
 from ofa_kit.training.distributed import Team, leave
 from ofa_kit.training.phases import phases_of
+from ofa_kit.training.position import Progress
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
 
@@ -119,7 +120,7 @@ def _train(run: Run, dataset: Dataset, team: Team, reporter: Reporter) -> None:
     try:
         with reporter.task("train", total) as advance:
 
-            def watch(progress: loop.Progress) -> None:
+            def watch(progress: Progress) -> None:
                 advance(progress.done_steps, f"{progress.phase} loss {progress.loss:.3f}")
                 if progress.row and "top1_largest" in progress.row:
                     row = progress.row

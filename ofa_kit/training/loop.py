@@ -8,7 +8,7 @@ processes of a team draw the same subnets; the first one validates and writes.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -32,37 +32,13 @@ from ofa_kit.training.initial import load_initial
 from ofa_kit.training.interrupt import StopRequest
 from ofa_kit.training.optimizer import make_optimizer, warmed_up_average
 from ofa_kit.training.phases import Phase, phases_of
+from ofa_kit.training.position import Position, Progress
 from ofa_kit.training.run import Run
 from ofa_kit.training.schedule import learning_rate
 from ofa_kit.training.step import Step, no_teacher
 from ofa_kit.training.validation import Validator, load_teacher
 
 METRICS = ("phase", "epoch", "step", "lr", "loss", "top1_smallest", "top1_largest", "images_per_s", "elapsed_s")
-
-
-@dataclass
-class Position:
-    """Where training stands: finished epochs of a phase and steps of the one under way."""
-
-    phase: int = 0
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    elapsed_s: float = 0.0
-    scaler: dict[str, Any] | None = None
-    """State of the fp16 loss scaler."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher sees after each step."""
-
-    phase: str
-    done_steps: int
-    total_steps: int
-    loss: float
-    row: dict[str, Any] | None = None
-    """The metrics row, at the end of an epoch."""
 
 
 def train(

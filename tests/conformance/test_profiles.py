@@ -11,6 +11,7 @@ from ofa_kit.latency.backends import backend_for
 from ofa_kit.latency.device import DeviceProfile, device_names
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.darts.recipe import DartsRecipe
+from ofa_kit.nas.enas.macro_network_recipe import MacroNetworkRecipe
 from ofa_kit.nas.enas.macro_recipe import MacroRecipe
 from ofa_kit.nas.enas.micro_recipe import MicroRecipe
 from ofa_kit.nas.enas.recurrent_recipe import EnasRecurrentRecipe
@@ -23,6 +24,7 @@ OTHER_RECIPES = {
     "darts": DartsRecipe.parse,
     "cells": CellsRecipe.parse,
     "enas-macro": MacroRecipe.parse,
+    "macro": MacroNetworkRecipe.parse,
     "enas-micro": MicroRecipe.parse,
     "enas-rnn": EnasRecurrentRecipe.parse,
     "nas-rl": NasRlRecipe.parse,

@@ -267,7 +267,7 @@ def test_short_names_and_dots_reach_into_the_recipe():
         ({"search": {"nodes": 1}}, "nodes must be at least 2"),
         ({"search": {"samples": 0}}, "samples must be at least 1"),
         ({"search": {"reward": {"latency_target_ms": 1.0}}}, "needs a device"),
-        ({"search": {"reward": {"scale": 0}}}, "reward.scale must be above 0"),
+        ({"search": {"reward": {"scale": 0}}}, "search.reward: scale must be above 0"),
         ({"search": {"lr_decay": 1.5}}, "lr_decay"),
         ({"search": {"lr": 0}}, r"search.lr must be above 0"),
     ],

@@ -120,6 +120,7 @@ def test_rows_round_trip_and_damage_is_told(tmp_path):
         ({"filters": []}, "filters must list different numbers"),
         ({"filter_heights": [3], "filter_widths": [3], "filters": [4]}, "one choice only"),
         ({"latency_target_ms": 1.0}, "needs a device"),
+        ({"latency_hard": True}, "need latency_target_ms"),
         ({"device": "cpu-ort", "latency_target_ms": 1.0, "latency_weight": 0.1}, "rewards slow networks"),
         ({"baseline_decay": 1.0}, "baseline_decay must be in"),
         ({"lr": 0}, "lr must be above 0"),

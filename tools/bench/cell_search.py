@@ -25,7 +25,7 @@ import torch
 from ofa_kit.cli.values import read_values
 from ofa_kit.commands.cells_found import CellsFound, open_times
 from ofa_kit.commands.search_darts import network_shape, search_darts
-from ofa_kit.commands.search_enas_micro import search_micro
+from ofa_kit.commands.search_enas import search_enas
 from ofa_kit.commands.train_cells import train_cells
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import DatasetInfo
@@ -35,7 +35,7 @@ from ofa_kit.nas.cells.measured import network_bytes, network_name
 from ofa_kit.nas.cells.network import CellNetworkShape
 from ofa_kit.nas.cells.recipe import CellsRecipe
 from ofa_kit.nas.cells.sampling import random_genotype, random_micro_genotype
-from ofa_kit.nas.cells.text import write_genotype
+from ofa_kit.nas.cells.text import read_genotype, write_genotype
 from ofa_kit.nas.cells.training import CellTraining
 from ofa_kit.nas.darts.recipe import DartsRecipe
 from ofa_kit.nas.darts.search import Search
@@ -56,7 +56,7 @@ class Method:
 
     recipe: Any
     work: Any
-    search: Callable[..., CellsFound]
+    search: Callable[..., Any]
     shape: Callable[[Any, DatasetInfo], CellNetworkShape]
     random: Callable[[int, torch.Generator], Genotype]
     small: str
@@ -78,7 +78,7 @@ METHODS = {
     "enas": Method(
         MicroRecipe,
         MicroSearch,
-        search_micro,
+        search_enas,
         MicroRecipe.network_shape,
         random_micro_genotype,
         "enas-micro-small",
@@ -217,13 +217,14 @@ class Bench:
         for path in sorted(self.folder.glob("train-*/result.json")):
             name = path.parent.name.removeprefix("train-")
             done = train_cells({}, path.parent, resume=True)
-            key = network_name(shape, done.genotype)
+            genotype = read_genotype(done.text)
+            key = network_name(shape, genotype)
             found_ms = times.of(key).latency_ms if key in times.sessions else math.nan
             top1[name.split("-")[0]].append(done.test_top1)
             latency_ms[name.split("-")[0]].append(found_ms)
             lines.append(
                 f"| {name} | {done.test_top1:.2f} | {found_ms:.4f} | {done.params / 1e6:.3f} | {done.macs / 1e6:.1f} | "
-                f"{done.genotype.normal.skips} |"
+                f"{genotype.normal.skips} |"
             )
         for kind in KINDS:
             if top1[kind]:

@@ -17,8 +17,9 @@ from ofa_kit.data.dataset import Dataset, ImageSource, MemoryImages, Part
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training import checkpoint
-from ofa_kit.training.loop import Progress, train
+from ofa_kit.training.loop import train
 from ofa_kit.training.optimizer import make_optimizer
+from ofa_kit.training.position import Progress
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.rules import Sandwich
 from ofa_kit.training.run import Run

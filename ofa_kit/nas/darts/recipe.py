@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ofa_kit.config import parse, refuse_below
+from ofa_kit.config import parse, refuse_below, refuse_not_above
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.cells.network import CellNetworkShape
 from ofa_kit.nas.cells.plan import Stem
@@ -78,9 +78,7 @@ class DartsRecipe:
         refuse_below(0, recipe, ("checkpoint_s", "workers"), source)
         if recipe.max_skips is not None:
             refuse_below(0, recipe, ("max_skips",), source)
-        for key in ("lr", "alpha_lr"):
-            if not 0 < getattr(recipe, key) < float("inf"):
-                raise RecipeError(f"{source}: {key} must be above 0, found {getattr(recipe, key)}")
+        refuse_not_above(0, recipe, ("lr", "alpha_lr"), source)
         if recipe.warmup_epochs >= recipe.epochs:
             raise RecipeError(f"{source}: warmup_epochs {recipe.warmup_epochs} leave no epoch of {recipe.epochs}")
         if recipe.latency_weight and not recipe.device:

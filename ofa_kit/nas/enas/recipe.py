@@ -1,21 +1,19 @@
 """EnasRecipe: what decides every search of images by shared weights, as read from profiles/recipes/enas-*.yaml."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from ofa_kit.config import parse, refuse_below
+from ofa_kit.config import refuse_below, refuse_not_above
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.reinforce.policy import PolicyRecipe
-from ofa_kit.nas.reinforce.reward import SOFT_WEIGHT, LatencyTerm
+from ofa_kit.nas.reinforce.recipe import ControllerRecipe
 
 CONTROLLER_BETA1, CONTROLLER_EPS = 0.0, 1e-3
 """Of Adam, in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnasRecipe:
+class EnasRecipe(ControllerRecipe):
     """The defaults are the paper's and, where it is silent, those of the authors' code."""
 
     data: str = "digits"
@@ -53,13 +51,6 @@ class EnasRecipe:
     baseline_decay: float = 0.99
     derive_samples: int = 100
     """Architectures sampled at the end and judged on all held-out images."""
-    device: str = ""
-    """Device profile on which operations and the found network are timed; "" = none."""
-    latency_target_ms: float | None = None
-    """The reward is the accuracy times (predicted latency / target) ** latency_weight; null: the accuracy."""
-    latency_weight: float = SOFT_WEIGHT
-    latency_hard: bool = False
-    """Instead: no reward above the target."""
     network_channels: int = 36
     """Channels of the network that the result is for: its latency counts."""
     seed: int = 0
@@ -69,44 +60,18 @@ class EnasRecipe:
     """Processes that load and augment images."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], source: str) -> Self:
-        """Check the values; a RecipeError or UnknownNameError says what is wrong."""
-        recipe = parse(cls, values, source)
-        recipe.check(source)
-        return recipe
-
     def check(self, source: str) -> None:
-        """Raise a RecipeError where a number cannot be."""
+        super().check(source)
         at_least_one = ("image_size", "epochs", "batch_size", "restart_epochs", "restart_factor", "network_channels")
         refuse_below(1, self, (*at_least_one, "controller_updates", "controller_samples", "derive_samples"), source)
         not_negative = ("images", "reward_images", "lr_min", "momentum", "weight_decay", "clip_grad_norm", "seed")
-        refuse_below(0, self, (*not_negative, "entropy_weight", "checkpoint_s", "workers"), source)
-        for key in ("lr", "controller_lr"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise RecipeError(f"{source}: {key} must be above 0, found {getattr(self, key)}")
-        for key in ("dropout", "baseline_decay"):
-            if not 0 <= getattr(self, key) < 1:
-                raise RecipeError(f"{source}: {key} must be in 0..1 (1 excluded), found {getattr(self, key)}")
+        refuse_below(0, self, (*not_negative, "checkpoint_s", "workers"), source)
+        refuse_not_above(0, self, ("lr",), source)
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"{source}: dropout must be in 0..1 (1 excluded), found {self.dropout}")
         if not 0 < self.held_out < 1:
             raise RecipeError(f"{source}: held_out must be between 0 and 1, found {self.held_out}")
-        if self.latency_term is not None and not self.device:
-            raise RecipeError(f"{source}: latency_target_ms needs a device to measure on; give --device NAME")
-        if self.latency_target_ms is None and (self.latency_hard or self.latency_weight != SOFT_WEIGHT):
-            raise RecipeError(f"{source}: latency_weight and latency_hard need latency_target_ms; give --latency-ms")
 
     @property
     def policy(self) -> PolicyRecipe:
-        """Return how the controller learns."""
-        return PolicyRecipe(
-            lr=self.controller_lr,
-            beta1=CONTROLLER_BETA1,
-            eps=CONTROLLER_EPS,
-            entropy_weight=self.entropy_weight,
-            baseline_decay=self.baseline_decay,
-        )
-
-    @property
-    def latency_term(self) -> LatencyTerm | None:
-        """Return what the latency does to rewards."""
-        return LatencyTerm.of(self.latency_target_ms, self.latency_weight, hard=self.latency_hard)
+        return replace(super().policy, beta1=CONTROLLER_BETA1, eps=CONTROLLER_EPS)

@@ -1,12 +1,11 @@
 """EnasRecurrentRecipe: the search of a recurrent cell by ENAS, as published (Pham et al. 2018, sec. 3.1)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from ofa_kit.errors import RecipeError
-from ofa_kit.nas.recurrent.recipe import ReadingRecipe, TextRecipe, check_reading
-from ofa_kit.nas.recurrent.reward import RewardRecipe
+from ofa_kit.nas.recurrent.recipe import ReadingRecipe, check_reading
+from ofa_kit.nas.recurrent.reward import RewardedTextRecipe, RewardRecipe
 from ofa_kit.nas.reinforce.policy import PolicyRecipe
 
 
@@ -50,26 +49,16 @@ class EnasTextRecipe(ReadingRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnasRecurrentRecipe(TextRecipe):
+class EnasRecurrentRecipe(RewardedTextRecipe):
     """Text, search by ENAS and training."""
 
     command: ClassVar[str] = "search enas"
-    options: ClassVar[Mapping[str, str]] = {
-        "epochs": "search.epochs",
-        "latency_target_ms": "search.reward.latency_target_ms",
-        "latency_weight": "search.reward.latency_weight",
-        "latency_hard": "search.reward.latency_hard",
-    }
-    kind: Literal["recurrent"] = "recurrent"
-    device: str | None = None
-    """Device profile on which a token is timed: of the models in the end, and for the reward."""
     search: EnasTextRecipe = field(default_factory=EnasTextRecipe)
 
     def check(self, source: str) -> None:
         search = self.search
         check_reading(search, f"{source}: search")
         super().check(source)
-        search.reward.check(self.device, f"{source}: search.reward")
         if search.nodes < 2:
             raise RecipeError(f"{source}: search.nodes must be at least 2, found {search.nodes}")
         for key in ("rounds", "samples", "reward_rows", "derive_samples"):

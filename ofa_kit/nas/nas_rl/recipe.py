@@ -1,21 +1,18 @@
 """NasRlRecipe: a search of convolutional networks by NAS-RL, as read from profiles/recipes/nas-rl-*.yaml."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ofa_kit.config import parse, refuse_below
+from ofa_kit.config import refuse_below, refuse_not_above
 from ofa_kit.data.dataset import DatasetInfo
 from ofa_kit.errors import RecipeError
 from ofa_kit.nas.nas_rl.conv_net import ChildShape
 from ofa_kit.nas.nas_rl.space import ConvSpace
-from ofa_kit.nas.reinforce.policy import PolicyRecipe
-from ofa_kit.nas.reinforce.reward import SOFT_WEIGHT, LatencyTerm
+from ofa_kit.nas.reinforce.recipe import ControllerRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class NasRlRecipe:
+class NasRlRecipe(ControllerRecipe):
     """The defaults are the paper's on CIFAR-10 (Zoph & Le 2017, sec. 4.1), but for what it leaves open."""
 
     data: str = "cifar10"
@@ -54,17 +51,8 @@ class NasRlRecipe:
     controller_bound: float = 0.08
     """Its weights begin uniform within plus and minus this."""
     controller_lr: float = 6e-4
-    """Adam's."""
     baseline_decay: float = 0.95
-    """Share of the old moving average of rewards that a round leaves; the paper gives none."""
-    entropy_weight: float = 0.0
-    device: str = ""
-    """Device profile on which every child and the result are timed; "" = none."""
-    latency_target_ms: float | None = None
-    latency_weight: float = SOFT_WEIGHT
-    """The reward is multiplied by (latency / target) to this power (Tan et al. 2019)."""
-    latency_hard: bool = False
-    """Children slower than the target get no reward, and are not trained; faster ones get the whole."""
+    """The paper gives none."""
     memory_mb: int = 0
     """MiB that a child may take beyond what its process holds before; 0 = no limit. One that needs more has failed."""
     final_epochs: int = 300
@@ -74,24 +62,14 @@ class NasRlRecipe:
     """Seconds between checkpoints of that training."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any], source: str) -> "NasRlRecipe":
-        """Check the values; a RecipeError or UnknownNameError says what is wrong."""
-        recipe = parse(cls, values, source)
+    def check(self, source: str) -> None:
+        super().check(source)
         at_least_one = ("image_size", "layers", "children", "round_size", "epochs", "batch_size", "reward_epochs")
-        refuse_below(1, recipe, (*at_least_one, "controller_hidden", "controller_layers", "final_epochs"), source)
-        not_negative = ("images", "deepen_by", "deepen_every", "momentum", "weight_decay", "entropy_weight", "seed")
-        refuse_below(0, recipe, (*not_negative, "memory_mb", "checkpoint_s"), source)
-        for key in ("lr", "controller_lr", "controller_bound", "reward_power"):
-            if not 0 < getattr(recipe, key) < math.inf:
-                raise RecipeError(f"{source}: {key} must be above 0, found {getattr(recipe, key)}")
-        if not 0 <= recipe.baseline_decay < 1:
-            raise RecipeError(f"{source}: baseline_decay must be in 0..1 (1 excluded), found {recipe.baseline_decay}")
-        recipe._check_space(source)
-        if recipe.latency_target_ms is not None and not recipe.device:
-            raise RecipeError(f"{source}: latency_target_ms needs a device to measure on; give --device NAME")
-        recipe.latency_term()
-        return recipe
+        refuse_below(1, self, (*at_least_one, "controller_hidden", "controller_layers", "final_epochs"), source)
+        not_negative = ("images", "deepen_by", "deepen_every", "momentum", "weight_decay", "seed")
+        refuse_below(0, self, (*not_negative, "memory_mb", "checkpoint_s"), source)
+        refuse_not_above(0, self, ("lr", "controller_bound", "reward_power"), source)
+        self._check_space(source)
 
     def _check_space(self, source: str) -> None:
         keys = ("filter_heights", "filter_widths", "stride_heights", "stride_widths", "filters")
@@ -113,16 +91,6 @@ class NasRlRecipe:
             filters=self.filters,
             skips=self.skips,
         )
-
-    @property
-    def policy(self) -> PolicyRecipe:
-        return PolicyRecipe(
-            lr=self.controller_lr, entropy_weight=self.entropy_weight, baseline_decay=self.baseline_decay
-        )
-
-    def latency_term(self) -> LatencyTerm | None:
-        """Return the latency's part in the reward."""
-        return LatencyTerm.of(self.latency_target_ms, self.latency_weight, hard=self.latency_hard)
 
     def depth_after(self, children: int) -> int:
         """Return the layers of the networks that are sampled after so many children."""

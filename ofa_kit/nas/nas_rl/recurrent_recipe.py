@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from ofa_kit.errors import RecipeError
-from ofa_kit.nas.recurrent.recipe import TextRecipe, TrainRecipe, check_reading
-from ofa_kit.nas.recurrent.reward import RewardRecipe
+from ofa_kit.nas.recurrent.recipe import TrainRecipe, check_reading
+from ofa_kit.nas.recurrent.reward import RewardedTextRecipe, RewardRecipe
 from ofa_kit.nas.reinforce.policy import PolicyRecipe
 
 
@@ -37,25 +37,16 @@ class RlTextRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RlRecurrentRecipe(TextRecipe):
+class RlRecurrentRecipe(RewardedTextRecipe):
     """Text, search by NAS-RL and training."""
 
     command: ClassVar[str] = "search nas-rl recurrent"
-    options: ClassVar[Mapping[str, str]] = {
-        "epochs": "search.child.epochs",
-        "latency_target_ms": "search.reward.latency_target_ms",
-        "latency_weight": "search.reward.latency_weight",
-        "latency_hard": "search.reward.latency_hard",
-    }
-    kind: Literal["recurrent"] = "recurrent"
-    device: str | None = None
-    """Device profile on which a token is timed: of the models in the end, and for the reward."""
+    options: ClassVar[Mapping[str, str]] = {**RewardedTextRecipe.options, "epochs": "search.child.epochs"}
     search: RlTextRecipe = field(default_factory=RlTextRecipe)
 
     def check(self, source: str) -> None:
         check_reading(self.search.child, f"{source}: search.child")
         super().check(source)
-        self.search.reward.check(self.device, f"{source}: search.reward")
         for key in ("base", "rounds", "children"):
             if getattr(self.search, key) < 1:
                 raise RecipeError(f"{source}: search.{key} must be at least 1, found {getattr(self.search, key)}")

@@ -101,7 +101,7 @@ class TreeSearch:
 
     def step(self, batch: TreeGenotype, epoch: int, step: int) -> Numbers:
         """Time a child, train it and judge it; one that is too slow to earn anything is not trained."""
-        text, term = write_tree(batch), self.recipe.reward.latency
+        text, term = write_tree(batch), self.recipe.reward.latency_term
         latency_ms = self.latency(batch) if self.latency else None
         if latency_ms is not None:
             self.fastest_ms = min(latency_ms, self.fastest_ms or latency_ms)

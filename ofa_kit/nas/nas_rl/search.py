@@ -52,7 +52,7 @@ class Search:
     ) -> None:
         self.recipe, self.shape, self.latencies, self.file = recipe, shape, latencies, checkpoint_file
         self.log = folder / CONTROLLER
-        self.term = recipe.latency_term()
+        self.term = recipe.latency_term
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.controller = ConvController(
             recipe.space,
