@@ -13,6 +13,7 @@ those of this recipe and of enas-rnn-NAME.yaml and nas-rl-rnn-NAME.yaml.
 """
 
 import argparse
+import csv
 import json
 import sys
 import time
@@ -23,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recurrent_cells import CELLS, FAMILIES, PUBLISHED, RANDOM, Family
+from recurrent_cells import CELLS, FAMILIES, PUBLISHED, RANDOM, Family, family_of
 
 from ofa_kit import storage
 from ofa_kit.commands.search_recurrent import GENOTYPE, RESULT, open_run
-from ofa_kit.commands.search_recurrent_models import TrainedModel, train_genotype, train_lstm
+from ofa_kit.commands.search_recurrent_models import LOG, TrainedModel, train_genotype, train_lstm
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.nas.recurrent.any_cell import AnyGenotype, FoundCell, read_cell, write_cell
 from ofa_kit.nas.recurrent.recipe import TextRecipe, nested, read_recipe
@@ -48,12 +49,13 @@ class Bench:
     lrs: Sequence[float]
     runs: Path
 
-    def training(self, seed: int) -> dict[str, Any]:
-        """Return the values of text and training."""
+    def training(self, seed: int, family: Family) -> dict[str, Any]:
+        """Return the values of text and training; how weights start is the family's, all else is the same for all."""
         values, _ = read_recipe(self.recipe)
         shared = {key: value for key, value in values.items() if key != "search"}
+        start = {"train.init_range": family.read(self.recipe)["train"]["init_range"]}
         ours = {key: value for key, value in self.settings.items() if key.partition(".")[0] not in FAMILIES}
-        return nested(shared, {"data": self.data, **ours, "seed": seed})
+        return nested(shared, {**start, "data": self.data, **ours, "seed": seed})
 
     def search(self, family: Family, seed: int) -> dict[str, Any]:
         """Return the values of a search on the same text."""
@@ -64,7 +66,7 @@ class Bench:
             if key.startswith(section)
         }
         return nested(
-            {**self.training(seed), "search": family.read(self.recipe)["search"]}, {**family.settings, **ours}
+            {**self.training(seed, family), "search": family.read(self.recipe)["search"]}, {**family.settings, **ours}
         )
 
     def folder(self, name: str, seed: int, lr: float) -> Path:
@@ -110,7 +112,7 @@ def genotype_of(bench: Bench, name: str, seed: int) -> AnyGenotype:
     """Return a seed's cell: published, drawn, or searched from where its search stands."""
     if name in PUBLISHED:
         return PUBLISHED[name]
-    family = FAMILIES[name.removeprefix(RANDOM)]
+    family = family_of(name)
     values = bench.search(family, seed)
     if name.startswith(RANDOM):
         return family.draw(np.random.default_rng([seed, 1]), family.kind.parse(values, bench.recipe))
@@ -125,22 +127,22 @@ def genotype_of(bench: Bench, name: str, seed: int) -> AnyGenotype:
 
 def train(bench: Bench, name: str, genotype: AnyGenotype, seed: int, lr: float) -> None:
     """Train a cell and the LSTM of its size at one learning rate; an LSTM once for all cells of a size."""
-    cell = trained(bench, name, seed, lr, lambda run: train_genotype(run, genotype, Terminal(60)))
-    weights = cell["params"]
-    trained(bench, f"{LSTM}-{weights}", seed, lr, lambda run: train_lstm(run, weights, Terminal(60)))
+    values = nested(bench.training(seed, family_of(name)), {"train.lr": lr})
+    cell = trained(bench, bench.folder(name, seed, lr), values, lambda run: train_genotype(run, genotype, Terminal(60)))
+    params = cell["params"]
+    folder = bench.folder(f"{LSTM}-{params}", seed, lr)
+    trained(bench, folder, values, lambda run: train_lstm(run, params, Terminal(60)))
 
 
 def trained(
-    bench: Bench, name: str, seed: int, lr: float, train_in: Callable[[RecurrentRun[TextRecipe]], TrainedModel]
+    bench: Bench, folder: Path, values: dict[str, Any], train_in: Callable[[RecurrentRun[TextRecipe]], TrainedModel]
 ) -> dict[str, Any]:
     """Return what a training gave, after what is left of it."""
-    folder = bench.folder(name, seed, lr)
     found = result(folder)
     if found is None:
-        values = nested(bench.training(seed), {"train.lr": lr})
         run = open_run(values, folder, TextRecipe, source=bench.recipe, resume=(folder / CONFIG).exists())
         model = train_in(run)
-        found = {**model.values(), "lr": lr, "cell": cell_text(model)}
+        found = {**model.values(), "lr": run.recipe.train.lr, "cell": cell_text(model)}
         storage.write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
     return found
 
@@ -170,8 +172,8 @@ def table(bench: Bench, cells: Sequence[str], seeds: int) -> str:
     """Return a Markdown table of measured perplexities, and the cells."""
     lines = [
         "| cell | seeds | weights | validation perplexity | test perplexity | LSTM of its weights, test | "
-        "cell : LSTM, test | learning rates, cell; LSTM | minutes to train |",
-        "|---" * 9 + "|",
+        "cell : LSTM, test | learning rates, cell; LSTM | minutes to search | to train |",
+        "|---" * 10 + "|",
     ]
     notes = []
     for name in cells:
@@ -183,11 +185,20 @@ def table(bench: Bench, cells: Sequence[str], seeds: int) -> str:
                 pairs.append((cell, lstm))
                 notes.append(f"{name}, seed {seed}: {cell['cell']}")
         if pairs:
-            lines.append(_row(name, pairs))
+            lines.append(_row(name, pairs, [minutes_to_search(bench, name, seed) for seed in range(len(pairs))]))
     return "\n".join([*lines, "", *notes])
 
 
-def _row(name: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+def minutes_to_search(bench: Bench, name: str, seed: int) -> float:
+    """Return how long a seed's search took; 0 for a cell that is not searched."""
+    path = bench.runs / f"{name}-seed{seed}" / "search" / LOG
+    if not path.exists():
+        return 0.0
+    with path.open(encoding="utf-8", newline="") as file:
+        return float(list(csv.DictReader(file))[-1]["elapsed_s"]) / 60
+
+
+def _row(name: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], search_minutes: Sequence[float]) -> str:
     cells, lstms = zip(*pairs, strict=True)
     test = "test_perplexity"
     rates = "; ".join(" ".join(f"{model['lr']:g}" for model in models) for models in (cells, lstms))
@@ -200,6 +211,7 @@ def _row(name: str, pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> s
         spread([lstm[test] for lstm in lstms]),
         spread([cell[test] / lstm[test] for cell, lstm in pairs], digits=3),
         rates,
+        f"{np.mean(search_minutes):.1f}",
         f"{np.mean([cell['elapsed_s'] for cell in cells]) / 60:.1f}",
     ]
     return f"| {' | '.join(row)} |"

@@ -19,6 +19,7 @@ from ofa_kit.nas.recurrent.genotype import FUNCTIONS, PRESETS, RecurrentGenotype
 from ofa_kit.nas.recurrent.recipe import RecurrentRecipe, TextRecipe, read_recipe
 from ofa_kit.nas.recurrent.run import RecurrentRun
 from ofa_kit.nas.recurrent.tree import PRESETS as TREES
+from ofa_kit.nas.recurrent.tree import TreeGenotype
 from ofa_kit.progress import Reporter
 
 RANDOM, PAPER = "random-", "paper-"
@@ -83,3 +84,10 @@ FAMILIES: Mapping[str, Family] = {
 PUBLISHED: Mapping[str, AnyGenotype] = {f"{PAPER}{name}": cell for name, cell in (PRESETS | TREES).items()}
 CELLS = (*FAMILIES, *(RANDOM + name for name in ("darts", "enas", "nas-rl")), *PUBLISHED)
 """All names: searched, random, published."""
+
+
+def family_of(name: str) -> Family:
+    """Return the family in whose space a cell lies."""
+    if name in PUBLISHED:
+        return FAMILIES["nas-rl" if isinstance(PUBLISHED[name], TreeGenotype) else "darts"]
+    return FAMILIES[name.removeprefix(RANDOM)]
