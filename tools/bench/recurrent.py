@@ -2,14 +2,14 @@
 
     python tools/bench/recurrent.py --data text:PATH --minutes 60
     python tools/bench/recurrent.py --data text:PATH --cells enas nas-rl random-enas random-nas-rl --seeds 2
-    python tools/bench/recurrent.py --data text:PATH --cells darts-second darts-v2 --lrs 10 20 --set train.epochs=8
+    python tools/bench/recurrent.py --data text:PATH --cells darts-second paper-darts-v2 --lrs 5 20 --set train.epochs=8
 
 Once a seed each search is run and a random cell of each space drawn; every cell, and an LSTM of as many weights, is
 trained from scratch by the same recipe with each of the same learning rates, and the one with the best validation
-perplexity counts. The test text is read for that one alone. What is finished is read, what was stopped goes on, so the
-script can be called again; it begins no further part after --minutes. Prints one row a contender: mean and sample
-standard deviation over the seeds. Text and training are those of profiles/recipes/recurrent/NAME.yaml, the searches
-those of this recipe and of enas-rnn-NAME.yaml and nas-rl-rnn-NAME.yaml.
+perplexity counts. Text and training are those of profiles/recipes/recurrent/NAME.yaml, the searches those of this
+recipe and of enas-rnn-NAME.yaml and nas-rl-rnn-NAME.yaml. What is finished is read, what was stopped goes on, so the
+script can be called again; it begins no further part after --minutes. Prints one row a contender, mean and sample
+standard deviation over the seeds, and the cells.
 """
 
 import argparse
@@ -65,9 +65,8 @@ class Bench:
             for key, value in self.settings.items()
             if key.startswith(section)
         }
-        return nested(
-            {**self.training(seed, family), "search": family.read(self.recipe)["search"]}, {**family.settings, **ours}
-        )
+        text = {key: value for key, value in self.training(seed, family).items() if key != "train"}
+        return nested({**text, "search": family.read(self.recipe)["search"]}, {**family.settings, **ours})
 
     def folder(self, name: str, seed: int, lr: float) -> Path:
         """Return the folder of one training."""
@@ -81,7 +80,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="play", help="play, small, ...")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="train.epochs=3, enas.rounds=20")
     parser.add_argument("--cells", nargs="+", default=["enas", "nas-rl", "random-enas", "random-nas-rl"], choices=CELLS)
-    parser.add_argument("--lrs", nargs="+", type=float, default=[5.0, 10.0, 20.0], help="of training; the best counts")
+    parser.add_argument("--lrs", nargs="+", type=float, default=[10.0, 20.0], help="of training; the best counts")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--runs", type=Path, default=Path("runs/recurrent"))
@@ -117,9 +116,9 @@ def genotype_of(bench: Bench, name: str, seed: int) -> AnyGenotype:
     if name.startswith(RANDOM):
         return family.draw(np.random.default_rng([seed, 1]), family.kind.parse(values, bench.recipe))
     path = bench.runs / f"{name}-seed{seed}" / GENOTYPE
+    run = open_run(values, path.parent, family.kind, source=bench.recipe, resume=(path.parent / CONFIG).exists())
     if path.exists():
         return read_cell(path.read_text(encoding="utf-8"))
-    run = open_run(values, path.parent, family.kind, source=bench.recipe, resume=(path.parent / CONFIG).exists())
     found = family.search(run, Terminal(60))
     storage.write_text(path, write_cell(found) + "\n")
     return found
@@ -138,9 +137,9 @@ def trained(
     bench: Bench, folder: Path, values: dict[str, Any], train_in: Callable[[RecurrentRun[TextRecipe]], TrainedModel]
 ) -> dict[str, Any]:
     """Return what a training gave, after what is left of it."""
+    run = open_run(values, folder, TextRecipe, source=bench.recipe, resume=(folder / CONFIG).exists())
     found = result(folder)
     if found is None:
-        run = open_run(values, folder, TextRecipe, source=bench.recipe, resume=(folder / CONFIG).exists())
         model = train_in(run)
         found = {**model.values(), "lr": run.recipe.train.lr, "cell": cell_text(model)}
         storage.write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
