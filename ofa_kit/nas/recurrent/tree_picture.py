@@ -1,9 +1,9 @@
-"""Pictures of recurrent trees: leaves on the left, the root on the right, the memory's way in and out."""
+"""Pictures of recurrent trees: leaves on the left, the root on the right, the memory from above and to below."""
 
 from pathlib import Path
 
-from ofa_kit.nas.cells.pictures import EDGE, INK, NODE_FILL
-from ofa_kit.nas.recurrent.picture import COLORS, SPACE, arrow, box, saved_figure
+from ofa_kit.nas.cells.pictures import NODE_FILL
+from ofa_kit.nas.recurrent.picture import COLORS, SPACE, arrow, arrow_below, box, saved_figure
 from ofa_kit.nas.recurrent.tree import Label, TreeGenotype
 
 WIDE = 1.4
@@ -15,22 +15,22 @@ def draw_tree(genotype: TreeGenotype, path: Path) -> None:
     """Write a picture of the tree, .png, .svg or .pdf; an OfaKitError when matplotlib is missing."""
     places = [(SPACE * (1 + column), row) for column, row in tree_places(genotype)]
     end = places[-1][0] + SPACE
-    with saved_figure(path, columns=round(WIDE * (end / SPACE + 1)), lines=genotype.base + 1) as axes:
+    rows = [row for _, row in places]
+    before, after = (places[genotype.memory_into][0] - SPACE, max(rows) + 1), (end, min(rows) - 1)
+    with saved_figure(path, column_inches=WIDE) as axes:
         for node in range(genotype.base, len(genotype.nodes)):
             for read in genotype.read_by(node):
-                arrow(axes, places[read], places[node], INK)
+                arrow(axes, places[read], places[node])
         inputs = {leaf: (0.0, places[leaf][1]) for leaf in range(genotype.base)}
         for leaf, place in inputs.items():
-            arrow(axes, place, places[leaf], INK)
+            arrow(axes, place, places[leaf])
             box(axes, place, "$x_t$, $h_{t-1}$", NODE_FILL)
-        bottom = min(row for _, row in places) - 1
-        memory, kept = (places[genotype.memory_into][0] - SPACE, bottom), (end, bottom)
-        arrow(axes, memory, places[genotype.memory_into], EDGE, dotted=True)
-        arrow(axes, places[genotype.memory_from], kept, EDGE, dotted=True)
-        arrow(axes, places[-1], (end, places[-1][1]), INK)
-        box(axes, memory, f"$c_{{t-1}}$  {_said(genotype.inject)}", COLORS[genotype.inject[1]])
-        box(axes, kept, f"$c_t$ = {_kept(genotype)}", NODE_FILL)
-        box(axes, (end, places[-1][1]), "$h_t$", NODE_FILL)
+        arrow(axes, before, places[genotype.memory_into], thin=True)
+        arrow_below(axes, places[genotype.memory_from], after)
+        arrow(axes, places[-1], (end, rows[-1]))
+        box(axes, before, f"$c_{{t-1}}$  {_said(genotype.inject)}", COLORS[genotype.inject[1]])
+        box(axes, after, f"$c_t$ = {_kept(genotype)}", NODE_FILL)
+        box(axes, (end, rows[-1]), "$h_t$", NODE_FILL)
         for node, label in enumerate(genotype.nodes):
             box(axes, places[node], f"{node}  {_said(label)}", COLORS[label[1]])
 
