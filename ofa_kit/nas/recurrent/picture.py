@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = {"tanh": "#cfe3f7", "relu": "#f7dcc9", "sigmoid": "#dcefd3", "identity": "#eceef1"}
+THICK: Mapping[str, Any] = {"color": INK, "lw": 1.1}
 THIN: Mapping[str, Any] = {"color": EDGE, "lw": 0.7}
 FORMATS = (".png", ".svg", ".pdf")
 SPACE, HALF = 1.9, 0.68
@@ -79,7 +80,7 @@ def _draw_cell(axes: "Axes", genotype: RecurrentGenotype, places: list[tuple[flo
 
 def arrow(axes: "Axes", start: tuple[float, float], end: tuple[float, float], *, thin: bool = False) -> None:
     """Draw an arrow from the right side of a box to the left side of another."""
-    style = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0} | (THIN if thin else {"color": INK, "lw": 1.1})
+    style = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **(THIN if thin else THICK)}
     axes.annotate("", (end[0] - HALF, end[1]), (start[0] + HALF, start[1]), arrowprops=style, zorder=1)
 
 
