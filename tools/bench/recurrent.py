@@ -49,11 +49,11 @@ class Bench:
     lrs: Sequence[float]
     runs: Path
 
-    def training(self, seed: int, family: Family) -> dict[str, Any]:
-        """Return the values of text and training; how weights start is the family's, all else is the same for all."""
+    def training(self, seed: int, family: Family | None = None) -> dict[str, Any]:
+        """Return the values of text and training; how a cell's weights start is its family's, all else is alike."""
         values, _ = read_recipe(self.recipe)
         shared = {key: value for key, value in values.items() if key != "search"}
-        start = {"train.init_range": family.read(self.recipe)["train"]["init_range"]}
+        start = {"train.init_range": family.read(self.recipe)["train"]["init_range"]} if family else {}
         ours = {key: value for key, value in self.settings.items() if key.partition(".")[0] not in FAMILIES}
         return nested(shared, {**start, "data": self.data, **ours, "seed": seed})
 
@@ -65,7 +65,7 @@ class Bench:
             for key, value in self.settings.items()
             if key.startswith(section)
         }
-        text = {key: value for key, value in self.training(seed, family).items() if key != "train"}
+        text = {key: value for key, value in self.training(seed).items() if key != "train"}
         return nested({**text, "search": family.read(self.recipe)["search"]}, {**family.settings, **ours})
 
     def folder(self, name: str, seed: int, lr: float) -> Path:
@@ -126,11 +126,12 @@ def genotype_of(bench: Bench, name: str, seed: int) -> AnyGenotype:
 
 def train(bench: Bench, name: str, genotype: AnyGenotype, seed: int, lr: float) -> None:
     """Train a cell and the LSTM of its size at one learning rate; an LSTM once for all cells of a size."""
-    values = nested(bench.training(seed, family_of(name)), {"train.lr": lr})
+    start = {"train.lr": lr}
+    values = nested(bench.training(seed, family_of(name)), start)
     cell = trained(bench, bench.folder(name, seed, lr), values, lambda run: train_genotype(run, genotype, Terminal(60)))
     params = cell["params"]
     folder = bench.folder(f"{LSTM}-{params}", seed, lr)
-    trained(bench, folder, values, lambda run: train_lstm(run, params, Terminal(60)))
+    trained(bench, folder, nested(bench.training(seed), start), lambda run: train_lstm(run, params, Terminal(60)))
 
 
 def trained(
