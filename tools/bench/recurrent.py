@@ -15,6 +15,7 @@ standard deviation over the seeds, and the cells.
 import argparse
 import csv
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,9 @@ from recurrent_cells import CELLS, FAMILIES, PUBLISHED, RANDOM, Family, family_o
 
 from ofa_kit import storage
 from ofa_kit.commands.search_recurrent import GENOTYPE, RESULT, open_run
-from ofa_kit.commands.search_recurrent_models import LOG, TrainedModel, train_genotype, train_lstm
+from ofa_kit.commands.search_recurrent_models import LOG, TrainedModel, params_of, train_genotype, train_lstm
 from ofa_kit.commands.train_supernet import prepare_torch
+from ofa_kit.errors import DivergedError
 from ofa_kit.nas.recurrent.any_cell import AnyGenotype, FoundCell, read_cell, write_cell
 from ofa_kit.nas.recurrent.recipe import TextRecipe, nested, read_recipe
 from ofa_kit.nas.recurrent.run import CONFIG, RecurrentRun
@@ -126,25 +128,31 @@ def genotype_of(bench: Bench, name: str, seed: int) -> AnyGenotype:
 
 def train(bench: Bench, name: str, genotype: AnyGenotype, seed: int, lr: float) -> None:
     """Train a cell and the LSTM of its size at one learning rate; an LSTM once for all cells of a size."""
-    start = {"train.lr": lr}
-    values = nested(bench.training(seed, family_of(name)), start)
-    cell = trained(bench, bench.folder(name, seed, lr), values, lambda run: train_genotype(run, genotype, Terminal(60)))
-    params = cell["params"]
-    folder = bench.folder(f"{LSTM}-{params}", seed, lr)
-    trained(bench, folder, nested(bench.training(seed), start), lambda run: train_lstm(run, params, Terminal(60)))
+    run = opened(bench, bench.folder(name, seed, lr), bench.training(seed, family_of(name)), lr)
+    params = params_of(run, genotype)
+    finish(run, params, lambda: train_genotype(run, genotype, Terminal(60)))
+    lstm = opened(bench, bench.folder(f"{LSTM}-{params}", seed, lr), bench.training(seed), lr)
+    finish(lstm, params, lambda: train_lstm(lstm, params, Terminal(60)))
 
 
-def trained(
-    bench: Bench, folder: Path, values: dict[str, Any], train_in: Callable[[RecurrentRun[TextRecipe]], TrainedModel]
-) -> dict[str, Any]:
-    """Return what a training gave, after what is left of it."""
-    run = open_run(values, folder, TextRecipe, source=bench.recipe, resume=(folder / CONFIG).exists())
-    found = result(folder)
-    if found is None:
-        model = train_in(run)
-        found = {**model.values(), "lr": run.recipe.train.lr, "cell": cell_text(model)}
-        storage.write_text(folder / RESULT, json.dumps(found, indent=2) + "\n")
-    return found
+def opened(bench: Bench, folder: Path, values: dict[str, Any], lr: float) -> RecurrentRun[TextRecipe]:
+    """Return the run of one training, new or from where it stands."""
+    values = nested(values, {"train.lr": lr})
+    return open_run(values, folder, TextRecipe, source=bench.recipe, resume=(folder / CONFIG).exists())
+
+
+def finish(run: RecurrentRun[TextRecipe], params: int, train_model: Callable[[], TrainedModel]) -> None:
+    """Train what is not trained yet and keep what it gave; a training that diverges has an infinite perplexity."""
+    if result(run.folder) is not None:
+        return
+    found: dict[str, Any] = {"lr": run.recipe.train.lr, "params": params}
+    try:
+        model = train_model()
+        found |= {**model.values(), "cell": cell_text(model)}
+    except DivergedError as error:
+        print(f"{run.folder}: {error}", file=sys.stderr)
+        found |= {"validation_perplexity": math.inf, "test_perplexity": math.inf, "elapsed_s": math.nan, "cell": ""}
+    storage.write_text(run.folder / RESULT, json.dumps(found, indent=2) + "\n")
 
 
 def result(folder: Path) -> dict[str, Any] | None:
