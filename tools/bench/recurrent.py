@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="play", help="play, small, ...")
     parser.add_argument("--set", dest="settings", action="append", default=[], help="train.epochs=3, enas.rounds=20")
     parser.add_argument("--cells", nargs="+", default=["enas", "nas-rl", "random-enas", "random-nas-rl"], choices=CELLS)
-    parser.add_argument("--lrs", nargs="+", type=float, default=[10.0, 20.0], help="of training; the best counts")
+    parser.add_argument("--lrs", nargs="+", type=float, default=[5.0, 10.0, 20.0], help="of training; the best counts")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--runs", type=Path, default=Path("runs/recurrent"))
