@@ -204,6 +204,7 @@ def test_a_cells_reward_is_what_both_papers_say_times_its_latency():
     assert reward_of(RewardRecipe(), 160.0, None) == pytest.approx(0.5)
     assert reward_of(RewardRecipe(power=2.0), 40.0, None) == pytest.approx(0.05)
     assert reward_of(RewardRecipe(), float("inf"), None) == 0.0
+    assert reward_of(RewardRecipe(power=2.0), 1e304, None) == 0.0
     soft = RewardRecipe(latency_target_ms=2.0, latency_weight=-0.5)
     assert reward_of(soft, 80.0, 8.0) == pytest.approx(0.5)
     hard = RewardRecipe(latency_target_ms=2.0, latency_hard=True)

@@ -75,7 +75,7 @@ def refuse_without_reward(recipe: RewardRecipe, best: float, fastest_ms: float |
 
 def reward_of(recipe: RewardRecipe, perplexity: float, latency_ms: float | None) -> float:
     """Return the reward; 0 for a cell that diverged."""
-    reward = recipe.scale / perplexity**recipe.power if math.isfinite(perplexity) else 0.0
+    reward = recipe.scale * perplexity**-recipe.power if math.isfinite(perplexity) else 0.0
     term = recipe.latency_term
     if term is None or latency_ms is None:
         return reward

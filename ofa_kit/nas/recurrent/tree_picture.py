@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_kit.nas.cells.pictures import EDGE, INK, NODE_FILL
-from ofa_kit.nas.recurrent.picture import COLORS, SPACE, arrow, box, saved_figure
+from ofa_kit.nas.cells.pictures import EDGE, NODE_FILL
+from ofa_kit.nas.recurrent.picture import COLORS, HALF, SPACE, arrow, box, saved_figure
 from ofa_kit.nas.recurrent.tree import Label, TreeGenotype
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ Place = tuple[float, float]
 
 WIDE = 1.4
 """Inches of a column: labels are longer than those of other cells."""
-SIDE, LANE = 0.68, 0.87
-"""How far from the middle of a box its sides are, and the memory's lines between columns."""
+LANE = 0.87
+"""How far from the middle of a box the memory's lines between columns are."""
 SIGNS = {"add": "+", "multiply": r"$\times$"}
 
 
@@ -25,19 +25,19 @@ def draw_tree(genotype: TreeGenotype, path: Path) -> None:
     """Write a picture of the tree, .png, .svg or .pdf; an OfaKitError when matplotlib is missing."""
     places = [(SPACE * (1 + column), row) for column, row in tree_places(genotype)]
     end = places[-1][0] + SPACE
-    with saved_figure(path, columns=round(WIDE * (end / SPACE + 1)), lines=genotype.base + 2) as axes:
+    with saved_figure(path, column_inches=WIDE) as axes:
         for node in range(genotype.base, len(genotype.nodes)):
             for read in genotype.read_by(node):
-                arrow(axes, places[read], places[node], INK)
+                arrow(axes, places[read], places[node])
         inputs = {leaf: (0.0, places[leaf][1]) for leaf in range(genotype.base)}
         for leaf, place in inputs.items():
-            arrow(axes, place, places[leaf], INK)
+            arrow(axes, place, places[leaf])
             box(axes, place, "$x_t$, $h_{t-1}$", NODE_FILL)
         top, bottom = 1.0, float(-genotype.base)  # rows of no node: what runs along them crosses none
         memory, kept = (0.0, top), (end, bottom)
         _route(axes, [memory, *_beside(places[genotype.memory_into], top, -1)])
-        _route(axes, [*_beside(places[genotype.memory_from], bottom, 1)[::-1], (end - SIDE, bottom)])
-        arrow(axes, places[-1], (end, places[-1][1]), INK)
+        _route(axes, [*_beside(places[genotype.memory_from], bottom, 1)[::-1], (end - HALF, bottom)])
+        arrow(axes, places[-1], (end, places[-1][1]))
         box(axes, memory, f"$c_{{t-1}}$  {_said(genotype.inject)}", COLORS[genotype.inject[1]])
         box(axes, kept, f"$c_t$ = {_kept(genotype)}", NODE_FILL)
         box(axes, (end, places[-1][1]), "$h_t$", NODE_FILL)
@@ -57,7 +57,7 @@ def tree_places(genotype: TreeGenotype) -> list[tuple[int, float]]:
 def _beside(node: Place, row: float, side: int) -> list[Place]:
     """Return the way from a row without nodes, between columns, to the left (-1) or right (1) side of a node."""
     x, y = node[0], node[1] + math.copysign(0.2, row - node[1])
-    return [(x + side * LANE, row), (x + side * LANE, y), (x + side * SIDE, y)]
+    return [(x + side * LANE, row), (x + side * LANE, y), (x + side * HALF, y)]
 
 
 def _route(axes: "Axes", places: Sequence[Place]) -> None:
