@@ -84,13 +84,13 @@ class HeldOut:
         A conformal quantile of the held-out errors; below nine subnets none exists, so Student's t on their root
         mean square.
         """
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         errors = np.sort(np.abs(self.guesses / target - 1) / self.spreads)
         rank = int(np.ceil((len(errors) + 1) * COVERAGE))
         if rank <= len(errors):
             return float(errors[rank - 1])
-        return float(np.sqrt(np.mean(errors**2)) * t.ppf((1 + COVERAGE) / 2, len(errors) - 1))
+        return float(np.sqrt(np.mean(errors**2)) * stdtrit(len(errors) - 1, (1 + COVERAGE) / 2))
 
 
 def choose(

@@ -1,9 +1,12 @@
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.transforms import v2
 
 from ofa_kit.data.batches import evaluation_batches, normalize, training_batches
 from ofa_kit.data.dataset import decode
@@ -28,6 +31,31 @@ def test_parts_of_a_data_set_do_not_overlap_and_have_every_class():
     assert sum(len(p.labels) for p in parts) == 1797
     assert all(len(torch.unique(p.labels)) == 10 for p in parts)
     assert not set(data.train.indices.tolist()) & set(data.validation.indices.tolist())
+
+
+def test_digits_are_scikit_learns():
+    found, data = load_digits(), open_dataset("digits", photo_size=32)
+    source = data.train.source
+    pixels = (found.images * (255 / 16)).round().astype(np.uint8)
+    label_of = {image.tobytes(): int(label) for image, label in zip(pixels, found.target, strict=True)}
+    assert [label_of[image.numpy().tobytes()] for image in source.images] == source.labels.tolist()
+    assert len(source.labels) + len(data.test.labels) == len(pixels)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_small_images_are_shifted_and_mirrored_as_torchvision_does(flip):
+    data = open_dataset("digits", photo_size=32)
+    info = replace(data.info, flip=flip)
+    images, labels = next(training_batches(data.train, info, batch_size=200, seed=3, epoch=5))
+    order = np.random.default_rng([3, 5]).permutation(len(data.train.labels))[:200]
+    seeds = np.random.default_rng([3, 5, 0]).integers(2**62, size=200)
+    augment = v2.Compose([v2.RandomCrop(8, padding=1), *[v2.RandomHorizontalFlip()] * flip])
+    expected = []
+    for index, seed in zip(order.tolist(), seeds.tolist(), strict=True):
+        torch.manual_seed(seed)
+        expected.append(augment(data.train.image(index)))
+    assert torch.equal(images, normalize(torch.stack(expected), info))
+    assert torch.equal(labels, data.train.labels[torch.from_numpy(order)])
 
 
 def test_an_epoch_resumed_in_the_middle_goes_on_with_the_same_batches():
