@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from ofa_kit.cli.main import main
 from ofa_kit.training.allocator import keep_freed_memory
+from tools.command_processes import start_command
 
 REPO = Path(__file__).parents[1]
 SHARE_WALK = {"test_main_job.py", "test_user_errors.py"}
@@ -40,6 +42,18 @@ def ofa_kit(*arguments: str, cwd: Path, timeout_s: float = 300) -> Done:
     command = [sys.executable, "-c", "from ofa_kit.cli.main import main; main()", *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, env=os.environ.copy())
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def ofa_kit_forked(*arguments: str, cwd: Path, timeout_s: float = 300) -> Done:
+    """Run the command line in a process of its own that need not import PyTorch."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = start_command(*arguments, cwd=cwd, out=out, err=err)
+        process.join(timeout_s)
+        code = process.exitcode
+        process.kill()
+        assert code is not None, f"it took over {timeout_s} s: {err.read_text()}"
+        return Done(code, out.read_text(), err.read_text())
 
 
 def ofa_kit_here(*arguments: str, cwd: Path) -> Done:
@@ -113,6 +127,6 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     folder = tmp_path_factory.mktemp("walk")
     done = {}
     for command in readme_commands():
-        done[command[0]] = ofa_kit(*command, *SHORTER.get(command[0], []), cwd=folder)
+        done[command[0]] = ofa_kit_forked(*command, *SHORTER.get(command[0], []), cwd=folder)
         assert done[command[0]].code == 0, done[command[0]].err
     return Walk(folder, done)

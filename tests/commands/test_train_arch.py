@@ -21,8 +21,9 @@ from ofa_kit.predictors.accuracy_table import AccuracyTable
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
-from tests.commands.processes import kill_when, refused
+from tests.commands.processes import refused
 from tests.conftest import ofa_kit_here
+from tools.command_processes import kill_when
 
 SPACE = replace(preset("spos-small-images"), name="spos-quick", resolutions=(8,))
 QUICK = TimingProtocol(sessions=1, rounds_per_block=2, warmup_runs=1, warmup_s=0.0, min_burst_s=0.0, pause_s=0.0)
