@@ -19,12 +19,17 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from ofa_kit.cli.main import main
+from ofa_kit.config import shipped_profiles
 from ofa_kit.training.allocator import keep_freed_memory
 from tools.command_processes import start_command
 
 REPO = Path(__file__).parents[1]
 SHARE_WALK = {"test_main_job.py", "test_user_errors.py"}
-SHORTER = {"train-supernet": ["--epochs", "8"], "profile": ["--subnets", "16"]}
+SHORTER = {"train-supernet": ["--epochs", "5", "--set", "num_random=1", "--set", "batch_size=32"]}
+SHORTER |= {"profile": ["--subnets", "12", "--accuracy-subnets", "20"]}
+QUICK = "{sessions: 2, rounds_per_block: 4, pause_s: 0.0, warmup_runs: 3, warmup_s: 0.0}"
+LONG = ("walks", "commands", "training", "nas")
+"""Folders of tests, the longest first: what is started last should be short."""
 REAL_DATA = REPO.parent / "shared" / "data"
 
 
@@ -91,7 +96,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the long ones."""
-    items.sort(key=lambda item: "walks" not in item.path.parts)
+    rank = {folder: number for number, folder in enumerate(LONG)}
+    items.sort(key=lambda item: min(rank.get(part, len(LONG)) for part in item.path.parts))
 
 
 class ByFile(LoadScopeScheduling):
@@ -123,8 +129,11 @@ def readme_commands() -> list[list[str]]:
 
 @pytest.fixture(scope="session")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """Run README's quick start, only shorter: train, profile, specialize, table."""
+    """Run README's quick start, only shorter: train, profile, specialize, table; with less timing than is shipped."""
     folder = tmp_path_factory.mktemp("walk")
+    (folder / "profiles" / "devices").mkdir(parents=True)
+    shipped = (shipped_profiles() / "devices" / "cpu-ort.yaml").read_text(encoding="utf-8")
+    (folder / "profiles" / "devices" / "cpu-ort.yaml").write_text(f"{shipped}protocol: {QUICK}\n", encoding="utf-8")
     done = {}
     for command in readme_commands():
         done[command[0]] = ofa_kit_forked(*command, *SHORTER.get(command[0], []), cwd=folder)
