@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from ofa_kit.data.batches import evaluation_batches, normalize, training_batches
 from ofa_kit.data.dataset import decode
-from ofa_kit.data.sources import DEBIAN_FASHION_MNIST, open_dataset
+from ofa_kit.data.sources import DEBIAN_FASHION_MNIST, _files, open_dataset
 from ofa_kit.errors import DataError, UnknownNameError
 
 
@@ -91,6 +92,17 @@ def test_small_images_keep_their_size_and_photos_are_cropped(tmp_path):
         assert data.info.class_names == ("cat", "dog")
 
 
+def test_images_of_folders_are_those_of_torchvision_in_its_order(tmp_path):
+    root = write_folder(tmp_path, parts=("train",), count=3)
+    for name in ("a/deep/1.PNG", "a/0.png", "B.png", "notes.txt"):
+        (root / "train" / "dog" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / "dog" / name).write_bytes(b"")
+    names, found = _files(root / "train")
+    expected = ImageFolder(str(root / "train"))
+    assert names == expected.classes
+    assert list(zip(map(str, found.paths), found.labels.tolist(), strict=True)) == expected.samples
+
+
 def test_a_folder_without_parts_is_split(tmp_path):
     root = write_folder(tmp_path, parts=(".",), count=20)
     data = open_dataset(f"imagefolder:{root}", photo_size=32)
@@ -117,6 +129,10 @@ def test_damaged_and_missing_data_are_named(tmp_path):
     broken = root / "train" / "dog" / "3.png"
     broken.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"dog/3.png' is not a readable image"):
+        open_dataset(f"imagefolder:{root}", photo_size=32)
+    for path in (root / "train" / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"train/dog' holds no image; supported are \.jpg"):
         open_dataset(f"imagefolder:{root}", photo_size=32)
     (write_folder(tmp_path / "odd") / "test" / "dog").rename(tmp_path / "odd" / "test" / "fox")
     with pytest.raises(DataError, match="differ in the classes dog, fox"):

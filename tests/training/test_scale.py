@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from ofa_kit import storage
 from ofa_kit.arch.layers import params
@@ -194,25 +196,39 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts_is_a_user_error(tmp_path, d
         train(run, digits, team=Team(0, 3, CPU))
 
 
-def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, digits):
+@pytest.fixture
+def photos(tmp_path):
+    """A few of the digits as image files: at least five batches of 32 for training."""
+    found = load_digits()
+    for index, (image, label) in enumerate(zip(found.images[:280], found.target[:280], strict=True)):
+        path = tmp_path / "photos" / str(label) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9).astype(np.uint8)).convert("RGB").save(path)
+    return f"imagefolder:{tmp_path / 'photos'}"
+
+
+def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, photos):
     """The first two get from the test what torchrun gives those that go on."""
-    values = SHORT | {"lr": 0.05, "batch_size": 128, "num_random": 0, "checkpoint_s": 0.0, "precision": "fp64"}
-    single = Run.create(tmp_path / "one", Recipe.parse(values, "test"), digits.info)
-    train(single, digits)
-    settings = [f"--set={key}={value}" for key, value in values.items() if key not in ("space", "epochs")]
+    values = SHORT | {"data": photos, "lr": 0.05, "batch_size": 32, "num_random": 0, "checkpoint_s": 0.0}
+    values |= {"precision": "fp64", "validation_images": 20}
+    dataset = open_dataset(photos, photo_size=32)
+    assert len(dataset.train.labels) >= 5 * values["batch_size"]
+    single = Run.create(tmp_path / "one", Recipe.parse(values, "test"), dataset.info)
+    train(single, dataset)
+    settings = [f"--set={key}={value}" for key, value in values.items() if key not in ("space", "epochs", "data")]
     command = ["train-supernet", "--name", str(tmp_path / "two")]
-    begin = [*command, "--space=mbv3-tiny", "--data=digits", "--epochs=1", *settings]
+    begin = [*command, "--space=mbv3-tiny", f"--data={photos}", "--epochs=1", *settings]
     team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     processes = [start_command(*begin, cwd=tmp_path, environment=team | {"RANK": rank}) for rank in "01"]
     last = tmp_path / "two" / "checkpoints" / "last.safetensors"
     deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s and not (last.exists() and checkpoint.load(last)[1]["step"] >= 2):
         assert all(process.is_alive() for process in processes), "it ended before it could be killed"
-        time.sleep(0.02)
+        time.sleep(0.005)
     for process in processes:
         process.kill()
         process.join()
-    assert 2 <= checkpoint.load(last)[1]["step"] < 10
+    assert 2 <= checkpoint.load(last)[1]["step"] < 5
     assert not (tmp_path / "two" / "supernet.safetensors").exists()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "ofa_kit"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
