@@ -10,8 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from ofa_kit import storage
 from ofa_kit.arch.layers import params
@@ -31,6 +29,7 @@ from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.rules import Pass
 from ofa_kit.training.run import Run
 from ofa_kit.training.step import Step
+from tests.digit_photos import write_digits
 from tools.command_processes import start_command
 
 SHORT = {"space": "mbv3-tiny", "epochs": 1, "batch_size": 256, "calibration_images": 100, "validation_images": 50}
@@ -196,19 +195,9 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts_is_a_user_error(tmp_path, d
         train(run, digits, team=Team(0, 3, CPU))
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """A few of the digits as image files: at least five batches of 32 for training."""
-    found = load_digits()
-    for index, (image, label) in enumerate(zip(found.images[:280], found.target[:280], strict=True)):
-        path = tmp_path / "photos" / str(label) / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 15.9).astype(np.uint8)).convert("RGB").save(path)
-    return f"imagefolder:{tmp_path / 'photos'}"
-
-
-def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, photos):
+def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path):
     """The first two get from the test what torchrun gives those that go on."""
+    photos = write_digits(tmp_path / "photos", 280)
     values = SHORT | {"data": photos, "lr": 0.05, "batch_size": 32, "num_random": 0, "checkpoint_s": 0.0}
     values |= {"precision": "fp64", "validation_images": 20}
     dataset = open_dataset(photos, photo_size=32)
