@@ -57,7 +57,8 @@ def default_root() -> str:
 
 def _digits(data: str) -> Dataset:
     """1,797 handwritten digits of 8x8 pixels that come with scikit-learn, whose import would take two seconds."""
-    table = np.loadtxt(distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz"), delimiter=",")
+    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(file), delimiter=",")
     images = torch.from_numpy((table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8))[:, None]
     both = MemoryImages(images, torch.from_numpy(table[:, -1].astype(np.int64)))
     rest, test = hold_out(both, TEST_SHARE, SPLIT_SEED)
