@@ -132,7 +132,7 @@ def test_only_a_network_trained_alone_is_exported_as_one(run, tmp_path):
         (("--arch", "0 1", "--run", "spos"), "expected 9 operations"),
         (("--arch", "missing.json", "--run", "spos"), "no file 'missing.json'"),
         (("--arch", "17", "--run", "spos"), "unknown arch '17'"),
-        (("--arch", '{"ks": [3]}', "--run", "spos"), "--arch holds no architecture of 'spos-quick-3x10'"),
+        (("--arch", '{"ks": [3]}', "--run", "spos"), "--arch holds no architecture of 'spos-quick'"),
         (("--arch", "smallest", "--space", "spos-smal"), "did you mean 'spos-small-images'"),
         (("--arch", "smallest", "--run", "spos", "--set", "epoch=3"), "did you mean 'epochs'"),
         (("--arch", "smallest", "--run", "spos", "--epochs", "0"), "epochs must be at least 1"),
