@@ -21,7 +21,8 @@ from tools.command_processes import start_command
 EPOCHS = 2
 TRAIN = ["train-supernet", "--recipe", "digits", "--epochs", str(EPOCHS), "--set", "checkpoint_s=0.5"]
 TRAIN += ["--set", "validation_images=50", "--set", "num_random=0", "--set", "eval_every=2"]
-DEVICE = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 2, rounds_per_block: 3, pause_s: 0.1}\n"
+TRAIN += ["--set", "calibration_images=250"]
+DEVICE = "name: quick\nbackend: onnxruntime\nprotocol: {sessions: 2, rounds_per_block: 3, pause_s: 0.1, warmup_s: 0}\n"
 MOST_ROWS = {"profile": 2 + EXTRA_SESSIONS, "accuracy": 1}
 """Rows that one block or subnet may have: its sessions."""
 PROFILE = ["profile", "--device", "quick.yaml", "--space", "mbv3-tiny", "--subnets", "8", "--resolutions", "8,12"]
