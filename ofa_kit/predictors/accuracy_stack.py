@@ -80,13 +80,13 @@ def error_quantile(errors: Values) -> float:
 
     The conformal quantile; below nine errors none exists, so Student's t on their root mean square.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     ordered = np.sort(errors)
     rank = int(np.ceil((len(ordered) + 1) * COVERAGE))
     if rank <= len(ordered):
         return float(ordered[rank - 1])
-    return float(np.sqrt(np.mean(ordered**2)) * t.ppf((1 + COVERAGE) / 2, len(ordered) - 1))
+    return float(np.sqrt(np.mean(ordered**2)) * stdtrit(len(ordered) - 1, (1 + COVERAGE) / 2))
 
 
 def _scores(guesses: Values, top1: Values, far: Values, fold: NDArray[np.int64]) -> dict[str, float]:

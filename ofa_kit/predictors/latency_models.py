@@ -17,6 +17,8 @@ Values = NDArray[np.float64]
 Solve = Callable[[Values, Values], Values]
 """From rows (N, F) and their weights (N,) to coefficients (F,) with rows @ coefficients close to 1."""
 Estimate = Callable[[Values, Solve], Values]
+SETTLED = 1e-9
+"""Share of the largest coefficient that a round of reweighting may still move one."""
 CLOSEST = 1e-3
 """No measured time is trusted to be closer than this share."""
 BISQUARE = 4.685
@@ -84,13 +86,13 @@ class HeldOut:
         A conformal quantile of the held-out errors; below nine subnets none exists, so Student's t on their root
         mean square.
         """
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         errors = np.sort(np.abs(self.guesses / target - 1) / self.spreads)
         rank = int(np.ceil((len(errors) + 1) * COVERAGE))
         if rank <= len(errors):
             return float(errors[rank - 1])
-        return float(np.sqrt(np.mean(errors**2)) * t.ppf((1 + COVERAGE) / 2, len(errors) - 1))
+        return float(np.sqrt(np.mean(errors**2)) * stdtrit(len(errors) - 1, (1 + COVERAGE) / 2))
 
 
 def choose(
@@ -126,7 +128,9 @@ def robust(rows: Values, solve: Solve) -> Values:
     coefficients = plain(rows, solve)
     for _ in range(50):
         weights = 1 / np.maximum(np.abs(rows @ coefficients - 1), CLOSEST)
-        coefficients = solve(rows, weights / weights.mean())
+        before, coefficients = coefficients, solve(rows, weights / weights.mean())
+        if _settled(before, coefficients):
+            break
     residuals, explained = np.abs(rows @ coefficients - 1), np.count_nonzero(coefficients)
     if len(rows) < explained + 3:
         return plain(rows, solve)
@@ -134,9 +138,16 @@ def robust(rows: Values, solve: Solve) -> Values:
     scale = max(1.4826 * float(np.median(np.sort(residuals)[explained:])), CLOSEST)
     for _ in range(30):
         weights = np.clip(1 - (residuals / (BISQUARE * scale)) ** 2, 0, 1) ** 2
-        coefficients = solve(rows, weights)
+        before, coefficients = coefficients, solve(rows, weights)
+        if _settled(before, coefficients):
+            break
         residuals = np.abs(rows @ coefficients - 1)
     return coefficients
+
+
+def _settled(before: Values, after: Values) -> bool:
+    """Return whether reweighting has ended: its 80 rounds are more than half of a fit that needs few."""
+    return bool(np.abs(after - before).max() <= SETTLED * np.abs(after).max())
 
 
 def _scale(rows: Values) -> Values:

@@ -9,7 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Protocol
@@ -17,8 +17,10 @@ from typing import Protocol
 from ofa_kit.arch.config import ArchConfig
 from ofa_kit.errors import OfaKitError
 from ofa_kit.training.allocator import keep_freed_memory
+from ofa_kit.training.clean_processes import process_context
 from ofa_kit.training.measure_subnets import SubnetMeter
 
+PRELOADED = ["ofa_kit.training.measure_subnets"]
 Counted = tuple[Sequence[ArchConfig], list[int]]
 """Subnets, and how many images each classifies correctly."""
 
@@ -59,10 +61,10 @@ class SeveralProcesses:
         packed = pickle.dumps(meter)
         self.width = count
         self.processes: dict[Connection, BaseProcess] = {}
-        context = get_context("spawn")
+        context = process_context(PRELOADED)
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)  # type: ignore[attr-defined]
             process.start()
             theirs.close()  # so that this end reports when the process is gone
             self.processes[ours] = process

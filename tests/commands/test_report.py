@@ -155,14 +155,16 @@ def test_each_section_without_data_says_what_to_run(tmp_path):
     assert any("train-supernet" in line and "--resume" in line for line in untrained.missing)
 
 
-def test_the_command_writes_the_page_into_the_run_folder_and_prints_its_numbers(measured, tmp_path, monkeypatch):
-    run, _ = measured
+def test_the_command_writes_the_page_into_the_run_folder_and_prints_its_numbers(tmp_path, monkeypatch):
+    run = new_run(tmp_path / "runs" / "few")
+    measure_top1(run, spread_subnets(run.space, 8))  # enough to predict, too few to hold any out
     measure_latency(run, spread_subnets(run.space, 4), tmp_path)
     command = ["report", "--run", str(run.folder), "--tables", str(tmp_path)]
     done = CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False)
     values = json.loads(done.stdout)
     assert list(values) == ["report", *NAMES]
     assert values["report"] == str(run.folder / "report.html")
+    assert "at least 10 measured subnets, found 8" in values["accuracy"]["missing"]
     assert re.search(r"at least 5 measured subnets, found 4; run `ofa-kit profile", values["latency"]["missing"])
     assert values["front"]["cost"] == "latency_ms"
     assert (run.folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

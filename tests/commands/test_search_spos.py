@@ -25,8 +25,9 @@ from ofa_kit.search.feasible import require_feasible
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.recipe import Recipe
 from ofa_kit.training.run import Run
-from tests.commands.processes import kill_when, refused
+from tests.commands.processes import refused
 from tests.conftest import ofa_kit_here
+from tools.command_processes import kill_when
 
 SPACE = preset("spos-small-images-channels")
 BLOCKS = preset("spos-small-images")

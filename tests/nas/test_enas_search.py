@@ -4,8 +4,6 @@ import csv
 import dataclasses
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -26,6 +24,8 @@ from ofa_kit.nas.enas.micro_recipe import MicroRecipe
 from ofa_kit.nas.enas.micro_search import MicroSearch
 from ofa_kit.nas.reinforce.reward import LatencyTerm
 from ofa_kit.training.schedule import restarted_cosine
+from tests.nas.enas_children import go_on_and_be_killed
+from tools.command_processes import start_process
 
 TINY = {"kind": "micro", "data": "digits", "images": 100, "held_out": 0.3, "cells": 3, "channels": 4, "nodes": 2}
 TINY |= {"epochs": 2, "batch_size": 15, "controller_updates": 2, "controller_samples": 3, "derive_samples": 4}
@@ -80,24 +80,6 @@ def test_a_search_finds_draws_and_logs(whole):
         search_enas(TINY, folder)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from ofa_kit.commands.search_enas import search_enas
-from ofa_kit.nas.enas.micro_search import MicroSearch
-
-move = MicroSearch.step
-
-def killed_in_the_second_epoch(self, batch, epoch, step):
-    if (epoch, step) == (1, self.child_steps + 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return move(self, batch, epoch, step)
-
-MicroSearch.step = killed_in_the_second_epoch
-search_enas({}, Path(sys.argv[1]), resume=True)
-"""
-
-
 def test_killed_and_resumed_is_as_if_it_had_not_been(whole, tmp_path, monkeypatch):
     """Stopped while the child learns, killed without warning while the controller does, stopped while judging cells."""
     folder, move, correct = tmp_path / "cut", MicroSearch.step, MicroSearch.correct
@@ -116,9 +98,9 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(whole, tmp_path, monkeypatc
     with pytest.raises(KilledError):
         search_enas({**TINY, "checkpoint_s": 0.0}, folder)
     monkeypatch.undo()
-    command = [sys.executable, "-c", KILLED, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = start_process(go_on_and_be_killed, folder)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     assert [row["epoch"] for row in rows_of(folder / "search.csv")] == ["1"]
     monkeypatch.setattr(MicroSearch, "correct", stopped_while_judging)
     with pytest.raises(KilledError):

@@ -16,11 +16,12 @@ from ofa_kit.commands.search_nas_rl import Training, search_nas_rl
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.nas.nas_rl.engine import Failed, InThisProcess
-from ofa_kit.nas.nas_rl.engine_processes import SeveralProcesses, end_of, process_context
+from ofa_kit.nas.nas_rl.engine_processes import PRELOADED, SeveralProcesses, end_of
 from ofa_kit.nas.nas_rl.recipe import NasRlRecipe
 from ofa_kit.nas.nas_rl.search import Search
 from ofa_kit.nas.nas_rl.text import read_conv_net
 from ofa_kit.nas.nas_rl.training import ChildData, ChildResult, ChildTrainer
+from ofa_kit.training.clean_processes import process_context
 from tests.conftest import REPO
 from tests.nas.nas_rl_children import TINY, Deadly, parent_of_a_worker, search_here
 
@@ -62,7 +63,7 @@ def test_processes_find_what_one_finds_and_a_killed_child_is_a_row(data, tmp_pat
 def test_no_process_outlives_a_search_that_was_killed():
     if "forkserver" not in get_all_start_methods():
         pytest.skip("this system does not fork")
-    context = process_context()
+    context = process_context(PRELOADED)
     ours, theirs = context.Pipe()
     search = context.Process(target=parent_of_a_worker, args=(theirs,))
     search.start()
@@ -86,7 +87,7 @@ def rows_of(path):
 def test_killed_9_in_a_round_and_resumed_is_as_if_it_had_not_been(tmp_path, monkeypatch):
     whole, rows = tmp_path / "whole", tmp_path / "cut" / "children.csv"
     search_here(whole)
-    process = process_context().Process(target=search_here, args=(rows.parent,))
+    process = process_context(PRELOADED).Process(target=search_here, args=(rows.parent,))
     process.start()
     while not (rows.exists() and rows.read_bytes().count(b"\n") > 5):
         assert process.is_alive(), "it ended before it could be killed"

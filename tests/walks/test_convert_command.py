@@ -12,7 +12,7 @@ from ofa_kit.commands.convert import build_model, convert_model
 from ofa_kit.errors import ConvertError, RunError, UnknownNameError
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training import checkpoint
-from tests.conftest import ofa_kit
+from tests.conftest import ofa_kit_forked
 
 NETWORK = "import torchvision\n\n\ndef net():\n    return torchvision.models.mobilenet_v3_small(num_classes=7)\n"
 MODEL = "torchvision:mobilenet_v3_small"
@@ -22,7 +22,7 @@ def test_a_network_of_the_users_own_module_is_converted(tmp_path):
     (tmp_path / "mine.py").write_text(NETWORK)
     model = torchvision.models.mobilenet_v3_small(num_classes=7).eval()
     torch.save(model.state_dict(), tmp_path / "net.pth")
-    done = ofa_kit(
+    done = ofa_kit_forked(
         "convert", "mine:net", "--run", "net", "--resolutions", "64,48", "--weights", "net.pth", "--json", cwd=tmp_path
     )
     assert done.code == 0, done.err
@@ -42,7 +42,7 @@ def test_a_network_of_the_users_own_module_is_converted(tmp_path):
     with torch.no_grad():
         expected = model(images)
         assert (supernet(images, space.largest()) - expected).abs().max() <= 1e-4 * expected.abs().max()
-    again = ofa_kit("convert", "mine:net", "--run", "net", cwd=tmp_path)
+    again = ofa_kit_forked("convert", "mine:net", "--run", "net", cwd=tmp_path)
     assert again.code == 2
     assert again.err.strip().splitlines()[-1] == "error: 'runs/net/space.yaml' exists; choose another --run NAME"
 

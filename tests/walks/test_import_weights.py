@@ -15,7 +15,7 @@ from ofa_kit.supernet.mit_weights import mit_state, read_weights, save_weights
 from ofa_kit.supernet.subnet import extract
 from ofa_kit.supernet.supernet import Supernet
 from ofa_kit.training.run import Run
-from tests.conftest import ofa_kit
+from tests.conftest import ofa_kit_forked
 
 SPACE = preset("ofa-mbv3-w1.0").adapted(in_channels=3, num_classes=10)
 
@@ -30,7 +30,7 @@ def imported(supernet, tmp_path_factory):
     """A folder in which a checkpoint became the run `mit`."""
     folder = tmp_path_factory.mktemp("imported")
     save_weights(supernet, folder / "mit.pth")
-    done = ofa_kit("import-weights", "mit.pth", "--space", "ofa-mbv3-w1.0", "--run", "mit", cwd=folder)
+    done = ofa_kit_forked("import-weights", "mit.pth", "--space", "ofa-mbv3-w1.0", "--run", "mit", cwd=folder)
     assert done.code == 0, done.err
     assert "ofa-kit profile --device cpu-ort --run mit --no-accuracy" in done.out
     return folder
@@ -41,7 +41,7 @@ def test_a_run_from_a_checkpoint_gives_the_checkpoint_back(imported, supernet):
     assert run.space == SPACE
     loaded, _ = run.load_supernet()
     assert all(torch.equal(t, loaded.state_dict()[key]) for key, t in supernet.state_dict().items())
-    done = ofa_kit("export-weights", "--run", "mit", "--out", "back.pth", cwd=imported)
+    done = ofa_kit_forked("export-weights", "--run", "mit", "--out", "back.pth", cwd=imported)
     assert done.code == 0, done.err
     back, first = read_weights(imported / "back.pth"), read_weights(imported / "mit.pth")
     assert all(torch.equal(tensor, first[key]) for key, tensor in back.items())
@@ -76,7 +76,7 @@ def test_what_cannot_be_imported_is_refused_and_leaves_no_run(options, says, imp
 
 
 def test_profiling_with_accuracy_says_what_is_missing_before_it_starts(imported):
-    done = ofa_kit("profile", "--device", "cpu-ort", "--run", "mit", cwd=imported)
+    done = ofa_kit_forked("profile", "--device", "cpu-ort", "--run", "mit", cwd=imported)
     assert done.code == 2
     assert "imported without data" in done.err
     assert not (imported / "latency_tables").exists()
@@ -87,7 +87,7 @@ def test_a_static_network_becomes_verified_onnx(supernet, tmp_path, rng):
     torch.save({"state_dict": mit_state(subnet)}, tmp_path / "init")
     (tmp_path / "net.config").write_text(json.dumps(net_config(SPACE, subnet.arch)))
     options = ["--net-config", "net.config", "--resolution", "128", "--export", "static.onnx", "--json"]
-    done = ofa_kit("import-weights", "init", *options, cwd=tmp_path)
+    done = ofa_kit_forked("import-weights", "init", *options, cwd=tmp_path)
     assert done.code == 0, done.err
     values = json.loads(done.out)
     assert values["max_relative_difference"] <= 1e-4

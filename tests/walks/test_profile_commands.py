@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from ofa_kit.latency.device import device_names
-from tests.conftest import ofa_kit, ofa_kit_here, real_data
+from tests.conftest import ofa_kit_forked, ofa_kit_here, real_data
 
 QUICK = """
 name: quick
@@ -26,30 +26,30 @@ def folder(tmp_path_factory):
 
 
 def test_a_kit_goes_to_the_board_and_its_results_come_back_as_a_table(folder):
-    made = ofa_kit("profile", "--device", "quick.yaml", *PART, "--bundle", "kit.zip", "--json", cwd=folder)
+    made = ofa_kit_forked("profile", "--device", "quick.yaml", *PART, "--bundle", "kit.zip", "--json", cwd=folder)
     assert made.code == 0, made.err
     with zipfile.ZipFile(folder / "kit.zip") as kit:
         kit.extractall(folder / "kit")
     subprocess.run([sys.executable, folder / "kit" / "run.py"], check=True, capture_output=True, timeout=120)
-    back = ofa_kit("profile", "--import-results", "kit/results", "--json", cwd=folder)
+    back = ofa_kit_forked("profile", "--import-results", "kit/results", "--json", cwd=folder)
     assert back.code == 0, back.err
     expected = json.loads(made.out)
     found = json.loads(back.out)
     assert (found["blocks"], found["subnets"]) == (expected["blocks"], expected["subnets"]) == (found["blocks"], 5)
-    more = ofa_kit("profile", "--device", "quick.yaml", *PART, cwd=folder)
+    more = ofa_kit_forked("profile", "--device", "quick.yaml", *PART, cwd=folder)
     assert more.code == 2
     assert "was measured elsewhere or imported" in more.err
 
 
 def test_a_profile_can_be_checked_and_compared(folder):
     tables = ["--tables", "here"]
-    assert ofa_kit("profile", "--device", "quick.yaml", *PART, *tables, cwd=folder).code == 0
-    again = ofa_kit("profile", "--device", "quick.yaml", *PART, *tables, "--resume", "--json", cwd=folder)
+    assert ofa_kit_forked("profile", "--device", "quick.yaml", *PART, *tables, cwd=folder).code == 0
+    again = ofa_kit_forked("profile", "--device", "quick.yaml", *PART, *tables, "--resume", "--json", cwd=folder)
     assert again.code == 0, again.err
     values = json.loads(again.out)
     assert values["subnets"] == 5
     assert {"predictor", "mape", "within_5", "within_10", "tau"} <= values.keys()
-    checked = ofa_kit("profile", "--device", "quick.yaml", *PART[:2], *tables, "--check", "--json", cwd=folder)
+    checked = ofa_kit_forked("profile", "--device", "quick.yaml", *PART[:2], *tables, "--check", "--json", cwd=folder)
     assert checked.code in (0, 2), checked.err  # 2: the machine was too busy for so quick a protocol
     assert json.loads(checked.out)["holds"] == (checked.code == 0)
     compared = ofa_kit_here("table", "compare", values["table"], values["table"], "--json", cwd=folder)

@@ -12,9 +12,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 from ofa_kit.errors import OfaKitError
 from ofa_kit.nas.nas_rl.engine import Failed, Trainer, attempt
 from ofa_kit.training.allocator import keep_freed_memory
+from ofa_kit.training.clean_processes import process_context
 
 STATM = Path("/proc/self/statm")
 PRELOADED = ["ofa_kit.nas.nas_rl.training", "torchvision.transforms.v2", "torch._dynamo"]
@@ -49,7 +49,7 @@ class SeveralProcesses:
         require_limits(memory_mb)
         # Plain pickling: multiprocessing's own would move tensors to shared memory, of which containers have little.
         self.packed, self.count, self.memory_mb = pickle.dumps(trainer), count, memory_mb
-        self.context = process_context()
+        self.context = process_context(PRELOADED)
         self.idle: list[Worker] = []
         self.busy: dict[Connection, tuple[Worker, Any]] = {}
 
@@ -105,15 +105,6 @@ class SeveralProcesses:
         else:
             self.idle.append(worker)
         return found
-
-
-def process_context() -> BaseContext:
-    """Return what starts processes: a clean server that has imported PyTorch once, where the system can fork."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 def end_of(exitcode: int | None) -> str:
