@@ -99,14 +99,14 @@ def flat_gradient(controller):
 
 def test_the_best_of_10000_is_found_with_fewer_samples_than_random_search_needs():
     wins = 0
-    for seed in range(6):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         gains = rng.random((4, 10)) / 4  # the reward of an architecture is the sum of its four tokens' gains
         best = gains.argmax(1)
         order = rng.permutation(10_000)  # random search that never asks twice
         random_needs = 1 + int(np.flatnonzero(order == int("".join(map(str, best))))[0])
         wins += controller_needs(gains, best, seed, at_most=random_needs) < random_needs
-    assert wins >= 5  # without the entropy bonus it settles on another architecture too early
+    assert wins >= 9  # without the entropy bonus it settles on another architecture too early
 
 
 def controller_needs(gains, best, seed, at_most):
