@@ -9,7 +9,8 @@ less, else of wall-clock time. Memory is that of a process each. Exit code 1 whe
 Ours computes less: `none` not at all; ReLU, and pools with their batch norm, once a node instead of once an edge; a
 share is the gamma of its operation's last batch norm, so outputs are neither multiplied nor kept twice; sums are
 taken in place; first order and the finite difference ask for no gradient of the weights, steps of the weights for
-none of the alphas; and second order evaluates the moved weights without a second network.
+none of the alphas; second order evaluates the moved weights without a second network; channels come last; and dilated
+convolutions have gradients of four without dilation.
 """
 
 import argparse
@@ -102,6 +103,7 @@ def make_step(who: str, order: str, shape: tuple[int, int, int]) -> Callable[[],
 
         return peer_step
     ours = our_step(order, shape)
+    train, valid = (as_a_search_has_it(batch) for batch in (train, valid))
 
     def step() -> float:
         ours.move_alphas(train, valid, LR)
@@ -159,6 +161,11 @@ def batches(shape: tuple[int, int, int]) -> tuple[Batch, Batch]:
     images = torch.randn(2, shape[2], 3, 32, 32, generator=generator)
     labels = torch.randint(0, 10, (2, shape[2]), generator=generator)
     return (images[0], labels[0]), (images[1], labels[1])
+
+
+def as_a_search_has_it(batch: Batch) -> Batch:
+    """Return a batch in the layout of the search's own."""
+    return batch[0].to(memory_format=torch.channels_last), batch[1]
 
 
 def in_process(who: str, order: str, shape: tuple[int, int, int], threads: int) -> float:
