@@ -10,7 +10,7 @@ from ofa_kit.nas.cells.counts import macs_of, params_of
 from ofa_kit.nas.cells.genotype import DARTS_OPERATIONS, all_edges
 from ofa_kit.nas.cells.network import CellNetworkShape
 from ofa_kit.nas.darts.alphas import Alphas, softmax_by_node
-from ofa_kit.nas.darts.mixed import MixedOperation, Source
+from ofa_kit.nas.darts.mixed import MixedOperation, Source, normalized
 from ofa_kit.nas.darts.network import SearchNetwork
 
 TINY = CellNetworkShape(cells=3, channels=4, image_size=8, in_channels=1)
@@ -91,3 +91,15 @@ def test_edge_scores_are_shared_out_in_each_node():
 def test_fresh_alphas_are_undecided():
     assert fresh(4).entropy() == pytest.approx(float(torch.log(torch.tensor(8.0))), abs=1e-4)
     assert isinstance(SearchNetwork(TINY, nodes=2).cells, nn.ModuleList)
+
+
+def test_gradients_are_the_same_with_channels_last():
+    torch.manual_seed(0)
+    images, gamma = torch.randn(4, 6, 8, 8), torch.rand(())
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x, share = images.clone(memory_format=layout).requires_grad_(), gamma.clone().requires_grad_()
+        (normalized(x, share) * images.flip(0).clone(memory_format=layout)).sum().backward()
+        found.append((x.grad, share.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)

@@ -88,6 +88,9 @@ class PartialMixedOperation(nn.Module):
 
 
 def normalized(x: Tensor, gamma: Tensor | None = None) -> Tensor:
-    """Return (N, C, S, S) with mean 0 and deviation 1, or the scalar `gamma`, in each channel of the batch."""
-    weight = None if gamma is None else gamma.expand(x.shape[1])
+    """Return (N, C, S, S) with mean 0 and deviation 1, or the scalar `gamma`, in each channel of the batch.
+
+    The weights are copied: with channels last, PyTorch's gradient reads those of an expanded scalar beyond its memory.
+    """
+    weight = None if gamma is None else gamma.expand(x.shape[1]).contiguous()
     return F.batch_norm(x, None, None, weight, None, training=True, eps=EPS)
