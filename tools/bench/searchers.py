@@ -141,7 +141,7 @@ def table(runs: Path, device: str, latency_ms: float) -> str:
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob(f"*/{RESULT}"))]
     times = open_times(runs, device)
     names = {f"{each['method']}-{each['seed']}": Path(each["model"]) for each in found}
-    times.measure({name: path.read_bytes() for name, path in names.items()}, Terminal(60))
+    times.measure({name: path.read_bytes for name, path in names.items()}, Terminal(60))
     lines = [
         f"| method | seed | test top-1 %, measured | latency ms, measured (budget {latency_ms}) | parameters | "
         "core-minutes | of these |",
