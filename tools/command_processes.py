@@ -12,8 +12,9 @@ from ofa_kit.cli.main import main
 from ofa_kit.training.clean_processes import process_context
 
 COMMANDS = ("measure_accuracy", "profile", "search_nas_rl", "search_spos", "specialize", "train_supernet")
-PRELOADED = ["onnxruntime", "torch._dynamo", __name__, *(f"ofa_kit.commands.{name}" for name in COMMANDS)]
-"""What takes seconds to import; PyTorch's optimizers import the second at their first step."""
+LIBRARIES = ("onnxruntime", "scipy.stats", "sklearn.datasets", "torch._dynamo", "torchvision.transforms.v2")
+PRELOADED = [*LIBRARIES, __name__, *(f"ofa_kit.commands.{name}" for name in COMMANDS)]
+"""What takes seconds to import; PyTorch's optimizers import its compiler at their first step."""
 
 
 def start_command(

@@ -1,6 +1,6 @@
 """Batches: training batches that any process can make again from (seed, epoch), and plain evaluation batches.
 
-torchvision is imported where it is used: it takes over a second, and small images never need it.
+torchvision is imported where it is used: it takes over a second, and most commands need it late or never.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -98,33 +97,25 @@ class _Augmented(TorchDataset[Batch]):
     """Whole batches by keys (index, seed of the augmentation)."""
 
     def __init__(self, source: ImageSource, info: DatasetInfo) -> None:
+        from torchvision.transforms import v2
+
         self.source, self.info = source, info
-        self.augment = _shifted if info.crop_fraction == 1 else _cropped(info)
+        size = info.image_size
+        crop: list[v2.Transform] = (
+            [v2.RandomCrop(size, padding=max(1, size // 8))]
+            if info.crop_fraction == 1
+            else [v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True)]
+        )
+        self.augment = v2.Compose(crop + [v2.RandomHorizontalFlip()] * info.flip)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
         images = []
         with torch.random.fork_rng(devices=[]):
             for index, seed in keys:
                 torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a millisecond: a stack for CUDA
-                image = self.augment(self.source.image(index))
-                images.append(image.flip(-1) if self.info.flip and torch.rand(1) < 0.5 else image)
+                images.append(self.augment(self.source.image(index)))
         indices = torch.tensor([index for index, _ in keys])
         return normalize(torch.stack(images), self.info), self.source.labels[indices]
-
-
-def _shifted(image: Tensor) -> Tensor:
-    """Return an image (C, S, S) moved by up to an eighth of its size; what comes in from outside is black."""
-    size = image.shape[-1]
-    reach = max(1, size // 8)
-    top, left = (int(torch.randint(2 * reach + 1, ())) for _ in range(2))
-    return pad(image, (reach,) * 4)[:, top : top + size, left : left + size]
-
-
-def _cropped(info: DatasetInfo) -> Callable[[Tensor], Tensor]:
-    from torchvision.transforms import v2
-
-    crop: Callable[[Tensor], Tensor] = v2.RandomResizedCrop(info.image_size, scale=(0.2, 1.0), antialias=True)
-    return crop
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,7 +4,6 @@ import gzip
 import os
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ SPLIT_SEED = 0
 VALIDATION_SHARE, VALIDATION_MOST = 0.1, 10_000
 TEST_SHARE = 0.2
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SMALL_IMAGE = 96
 SMALL_SET_BYTES = 2**30
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,11 +54,12 @@ def default_root() -> str:
 
 
 def _digits(data: str) -> Dataset:
-    """1,797 handwritten digits of 8x8 pixels that come with scikit-learn, whose import would take two seconds."""
-    file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(file), delimiter=",")
-    images = torch.from_numpy((table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8))[:, None]
-    both = MemoryImages(images, torch.from_numpy(table[:, -1].astype(np.int64)))
+    """1,797 handwritten digits of 8x8 pixels that come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.from_numpy((found.images * (255 / 16)).round().astype(np.uint8))[:, None]
+    both = MemoryImages(images, torch.from_numpy(found.target.astype(np.int64)))
     rest, test = hold_out(both, TEST_SHARE, SPLIT_SEED)
     return _small_dataset(data, [str(d) for d in range(10)], _gathered(rest), _gathered(test), flip=False)
 
@@ -153,21 +152,14 @@ def _validation_share(train: ImageSource) -> float:
 
 
 def _files(folder: Path) -> tuple[list[str], FileImages]:
-    """Return the classes and images of a folder, both in the order of torchvision's ImageFolder."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if not names:
-        raise DataError(f"'{folder}': cannot find any class folder; give one sub-folder of images per class")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        walked = sorted(os.walk(folder / name, followlinks=True))
-        found = [Path(root) / file for root, _, files in walked for file in sorted(files)]
-        images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            raise DataError(f"'{folder / name}' holds no image; supported are {', '.join(IMAGE_SUFFIXES)}")
-        paths += images
-        labels += [label] * len(images)
-    return names, FileImages(tuple(paths), torch.tensor(labels))
+    from torchvision.datasets import ImageFolder
+
+    try:
+        found = ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise DataError(f"'{folder}': {' '.join(str(error).split())}") from error
+    paths = tuple(Path(path) for path, _ in found.samples)
+    return list(found.classes), FileImages(paths, torch.tensor([label for _, label in found.samples]))
 
 
 def _gathered(source: ImageSource) -> MemoryImages:

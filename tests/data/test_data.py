@@ -1,17 +1,13 @@
 import gzip
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
 from ofa_kit.data.batches import evaluation_batches, normalize, training_batches
 from ofa_kit.data.dataset import decode
-from ofa_kit.data.sources import DEBIAN_FASHION_MNIST, _files, open_dataset
+from ofa_kit.data.sources import DEBIAN_FASHION_MNIST, open_dataset
 from ofa_kit.errors import DataError, UnknownNameError
 
 
@@ -32,31 +28,6 @@ def test_parts_of_a_data_set_do_not_overlap_and_have_every_class():
     assert sum(len(p.labels) for p in parts) == 1797
     assert all(len(torch.unique(p.labels)) == 10 for p in parts)
     assert not set(data.train.indices.tolist()) & set(data.validation.indices.tolist())
-
-
-def test_digits_are_scikit_learns():
-    found, data = load_digits(), open_dataset("digits", photo_size=32)
-    source = data.train.source
-    pixels = (found.images * (255 / 16)).round().astype(np.uint8)
-    label_of = {image.tobytes(): int(label) for image, label in zip(pixels, found.target, strict=True)}
-    assert [label_of[image.numpy().tobytes()] for image in source.images] == source.labels.tolist()
-    assert len(source.labels) + len(data.test.labels) == len(pixels)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_small_images_are_shifted_and_mirrored_as_torchvision_does(flip):
-    data = open_dataset("digits", photo_size=32)
-    info = replace(data.info, flip=flip)
-    images, labels = next(training_batches(data.train, info, batch_size=200, seed=3, epoch=5))
-    order = np.random.default_rng([3, 5]).permutation(len(data.train.labels))[:200]
-    seeds = np.random.default_rng([3, 5, 0]).integers(2**62, size=200)
-    augment = v2.Compose([v2.RandomCrop(8, padding=1), *[v2.RandomHorizontalFlip()] * flip])
-    expected = []
-    for index, seed in zip(order.tolist(), seeds.tolist(), strict=True):
-        torch.manual_seed(seed)
-        expected.append(augment(data.train.image(index)))
-    assert torch.equal(images, normalize(torch.stack(expected), info))
-    assert torch.equal(labels, data.train.labels[torch.from_numpy(order)])
 
 
 def test_an_epoch_resumed_in_the_middle_goes_on_with_the_same_batches():
@@ -92,17 +63,6 @@ def test_small_images_keep_their_size_and_photos_are_cropped(tmp_path):
         assert data.info.class_names == ("cat", "dog")
 
 
-def test_images_of_folders_are_those_of_torchvision_in_its_order(tmp_path):
-    root = write_folder(tmp_path, parts=("train",), count=3)
-    for name in ("a/deep/1.PNG", "a/0.png", "B.png", "notes.txt"):
-        (root / "train" / "dog" / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / "train" / "dog" / name).write_bytes(b"")
-    names, found = _files(root / "train")
-    expected = ImageFolder(str(root / "train"))
-    assert names == expected.classes
-    assert list(zip(map(str, found.paths), found.labels.tolist(), strict=True)) == expected.samples
-
-
 def test_a_folder_without_parts_is_split(tmp_path):
     root = write_folder(tmp_path, parts=(".",), count=20)
     data = open_dataset(f"imagefolder:{root}", photo_size=32)
@@ -129,10 +89,6 @@ def test_damaged_and_missing_data_are_named(tmp_path):
     broken = root / "train" / "dog" / "3.png"
     broken.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"dog/3.png' is not a readable image"):
-        open_dataset(f"imagefolder:{root}", photo_size=32)
-    for path in (root / "train" / "dog").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match=r"train/dog' holds no image; supported are \.jpg"):
         open_dataset(f"imagefolder:{root}", photo_size=32)
     (write_folder(tmp_path / "odd") / "test" / "dog").rename(tmp_path / "odd" / "test" / "fox")
     with pytest.raises(DataError, match="differ in the classes dog, fox"):
