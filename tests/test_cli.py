@@ -1,6 +1,9 @@
 import subprocess
 import sys
 
+import typer
+
+from ofa_kit.cli.main import app
 from tests.conftest import ofa_kit
 
 
@@ -31,3 +34,15 @@ def test_lists_and_doctor(tmp_path):
 
 def test_an_unknown_option_is_a_user_error(tmp_path):
     assert ofa_kit("spaces", "--nothing", cwd=tmp_path).code == 2
+
+
+def test_every_command_prints_json():
+    def leaves(command, name="ofa-kit"):
+        for part, inner in getattr(command, "commands", {}).items():
+            yield from leaves(inner, f"{name} {part}")
+        if not hasattr(command, "commands"):
+            yield name, {option for parameter in command.params for option in parameter.opts}
+
+    found = dict(leaves(typer.main.get_command(app)))
+    assert "ofa-kit search enas" in found
+    assert [name for name, options in found.items() if "--json" not in options] == []

@@ -22,6 +22,7 @@ def train_supernet(
     init_from: Annotated[str | None, typer.Option(help="Start from the weights of a run or .safetensors file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any recipe key: --set lr=0.2")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train all subnets of a space in one set of weights.
 
@@ -41,8 +42,9 @@ def train_supernet(
         raise OfaKitError("--resume needs --run NAME")
     done = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
     if launched_rank() == 0:
-        typer.echo(f"trained: {done.weights}")
-        typer.echo(f"next: ofa-kit profile --device cpu-ort --run {name}")
+        facts = {"run": str(done.folder), "weights": str(done.weights), "space": done.space.name}
+        text = [f"trained: {done.weights}", f"next: ofa-kit profile --device cpu-ort --run {name}"]
+        show(facts, text, as_json)
 
 
 def measure_accuracy(

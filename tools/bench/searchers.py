@@ -29,7 +29,6 @@ from ofa_kit.progress import Terminal
 from ofa_kit.storage import write_text
 
 COMMANDS, RESULT = "commands", "result.json"
-WITHOUT_JSON = ("train-supernet",)
 
 
 def main() -> None:
@@ -109,9 +108,8 @@ class Shell:
             before_s = seconds_of_children()
             path.parent.mkdir(parents=True, exist_ok=True)
             log = path.with_suffix(".log").open("w", encoding="utf-8")
-            silent = argv[0] in WITHOUT_JSON
             done = subprocess.run(
-                [sys.executable, "-m", "ofa_kit", *argv, *([] if silent else ["--json"])],
+                [sys.executable, "-m", "ofa_kit", *argv, "--json"],
                 cwd=self.folder,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
@@ -121,8 +119,7 @@ class Shell:
             )
             if done.returncode:
                 sys.exit(f"{self.folder.name}: '{name}' ended with {done.returncode}; see {path.with_suffix('.log')}")
-            output = {} if silent else json.loads(done.stdout)
-            facts = {"argv": argv, "seconds": seconds_of_children() - before_s, "output": output}
+            facts = {"argv": argv, "seconds": seconds_of_children() - before_s, "output": json.loads(done.stdout)}
             write_text(path, json.dumps(facts, indent=2) + "\n")
         facts = json.loads(path.read_text(encoding="utf-8"))
         self.seconds[name] = facts["seconds"]
