@@ -25,9 +25,7 @@ from tools.command_processes import start_command
 
 REPO = Path(__file__).parents[1]
 SHARE_WALK = {"test_main_job.py", "test_user_errors.py"}
-SHORTER = {"train-supernet": ["--epochs", "5", "--set", "num_random=1", "--set", "batch_size=32"]}
-SHORTER["train-supernet"] += ["--set", "calibration_images=250"]
-SHORTER |= {"profile": ["--subnets", "12", "--accuracy-subnets", "20"]}
+SHORTER = {"train-supernet": ["--epochs", "8"], "profile": ["--subnets", "12", "--accuracy-subnets", "20"]}
 QUICK = "{sessions: 2, rounds_per_block: 4, pause_s: 0.0, warmup_runs: 3, warmup_s: 0.0}"
 LONG = ("walks", "commands", "training", "nas")
 """Folders of tests, the longest first: what is started last should be short."""

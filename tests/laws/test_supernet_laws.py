@@ -49,7 +49,7 @@ def images_for(supernet: Supernet, count: int = 2) -> torch.Tensor:
 def test_extracted_subnet_computes_what_the_supernet_computes(name, rng):
     supernet = lived_in(name)
     images = images_for(supernet)
-    for _ in range(25 if name in SMALL else 3):
+    for _ in range(50 if name in SMALL else 3):
         arch = supernet.space.sample(rng)
         expected = supernet(images, arch)
         found = extract(supernet, arch)(resize(images, arch.resolution))
@@ -136,8 +136,8 @@ def test_recalibration_uses_the_statistics_of_the_subnets_own_activations(rng):
 @torch.no_grad()
 def test_recalibration_together_gives_each_subnet_what_it_gets_alone(name, rng):
     supernet = lived_in(name)
-    images = images_for(supernet, 24)
-    batches = [images[:16], images[16:]]
+    images = images_for(supernet, 48)
+    batches = [images[:32], images[32:]]
     space = supernet.space
     archs = [space.largest(), *(space.sample(rng) for _ in range(3))]
     archs += [replace(space.largest(), resolution=archs[1].resolution), archs[1], space.mutate(archs[1], rng, 0.1)]

@@ -1,11 +1,11 @@
 """Precision, accumulation, starting weights, and several processes that train as one."""
 
 import os
-import socket
+import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from ofa_kit.arch.layers import params
 from ofa_kit.arch.presets import preset
 from ofa_kit.arch.single import only
 from ofa_kit.data.batches import training_batches
-from ofa_kit.data.dataset import Part
 from ofa_kit.data.sources import open_dataset
 from ofa_kit.errors import OfaKitError, RunError
 from ofa_kit.supernet.supernet import Supernet, zero_last_gammas
@@ -30,7 +29,6 @@ from ofa_kit.training.rules import Pass
 from ofa_kit.training.run import Run
 from ofa_kit.training.step import Step
 from tests.digit_photos import write_digits
-from tools.command_processes import start_command
 
 SHORT = {"space": "mbv3-tiny", "epochs": 1, "batch_size": 256, "calibration_images": 100, "validation_images": 50}
 CPU = torch.device("cpu")
@@ -52,9 +50,9 @@ def batch(count=8):
     return torch.randn(count, 1, 16, 16, generator=generator), torch.arange(count) % 10
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
+def workers_of(launcher_pid):
+    """Return the process ids that torchrun has started; they live on without it, in sessions of their own."""
+    return [int(pid) for pid in Path(f"/proc/{launcher_pid}/task/{launcher_pid}/children").read_text().split()]
 
 
 def test_accumulated_gradients_are_the_mean_over_the_parts():
@@ -159,7 +157,7 @@ def test_training_starts_from_the_weights_of_another_run_with_other_classes(tmp_
         load_initial(Supernet(preset("mbv3-small-images")), str(tmp_path))
     values = SHORT | {"init_from": str(tmp_path), "lr": 1e-9, "warmup_epochs": 0}
     run = Run.create(tmp_path / "run", Recipe.parse(values, "test"), digits.info)
-    train(run, replace(digits, train=Part(digits.train, np.arange(256))))
+    train(run, digits)
     trained = run.load_supernet()[0].state_dict()["layers.stem.conv.weight"]
     torch.testing.assert_close(trained, source.state_dict()["layers.stem.conv.weight"], rtol=1e-4, atol=1e-6)
 
@@ -195,9 +193,13 @@ def test_a_batch_that_cannot_be_cut_into_equal_parts_is_a_user_error(tmp_path, d
         train(run, digits, team=Team(0, 3, CPU))
 
 
-def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path):
-    """The first two get from the test what torchrun gives those that go on."""
-    photos = write_digits(tmp_path / "photos", 280)
+@pytest.fixture
+def photos(tmp_path):
+    """A few of the digits as image files: at least five batches of 32 for training."""
+    return write_digits(tmp_path / "photos", 280)
+
+
+def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_batch(tmp_path, photos):
     values = SHORT | {"data": photos, "lr": 0.05, "batch_size": 32, "num_random": 0, "checkpoint_s": 0.0}
     values |= {"precision": "fp64", "validation_images": 20}
     dataset = open_dataset(photos, photo_size=32)
@@ -205,25 +207,21 @@ def test_two_processes_killed_and_resumed_end_like_one_process_with_the_joined_b
     single = Run.create(tmp_path / "one", Recipe.parse(values, "test"), dataset.info)
     train(single, dataset)
     settings = [f"--set={key}={value}" for key, value in values.items() if key not in ("space", "epochs", "data")]
-    command = ["train-supernet", "--name", str(tmp_path / "two")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "ofa_kit"]
+    command += ["train-supernet", "--name", str(tmp_path / "two")]
     begin = [*command, "--space=mbv3-tiny", f"--data={photos}", "--epochs=1", *settings]
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    processes = [start_command(*begin, cwd=tmp_path, environment=team | {"RANK": rank}) for rank in "01"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(begin, env=environment, stderr=subprocess.DEVNULL)
     last = tmp_path / "two" / "checkpoints" / "last.safetensors"
     deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s and not (last.exists() and checkpoint.load(last)[1]["step"] >= 2):
-        assert all(process.is_alive() for process in processes), "it ended before it could be killed"
-        time.sleep(0.005)
-    for process in processes:
-        process.kill()
-        process.join()
+        time.sleep(0.05)
+    for pid in (process.pid, *workers_of(process.pid)):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
     assert 2 <= checkpoint.load(last)[1]["step"] < 5
     assert not (tmp_path / "two" / "supernet.safetensors").exists()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "ofa_kit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, *command, "--resume"], env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     joined = Run.open(tmp_path / "two")
     for name, expected in single.load_supernet()[0].state_dict().items():
