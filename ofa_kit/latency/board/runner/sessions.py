@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import tempfile
@@ -21,10 +22,6 @@ ON_CUDA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 PROFILER_WARMUP = 5
 FASTEST = 5
 """One in so many runs of a kernel counts: other work on the machine may slow down more than half of them."""
-
-
-KERNEL = re.compile(r'"cat"\s*:\s*"Node"[^{}]*?"dur"\s*:\s*(\d+)[^{}]*?"name"\s*:\s*"([^"]*_kernel_time)"')
-"""A kernel's run in the JSON of ONNX Runtime's profiler; reading all of it would take as long as the runs."""
 
 
 class Runtime:
@@ -129,10 +126,11 @@ def kernel_times_ms(
         for _ in range(PROFILER_WARMUP + runs):
             loaded()
             on_run()
-        events = Path(session.end_profiling()).read_text(encoding="utf-8")
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     times: dict[str, list[float]] = defaultdict(list)
-    for duration_us, name in KERNEL.findall(events):
-        times[name].append(int(duration_us) / 1000.0)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"]].append(event["dur"] / 1000.0)
     return {name: values[PROFILER_WARMUP:] for name, values in times.items()}
 
 
