@@ -41,12 +41,4 @@ def train_cells(
             "no name for the run: give --recipe NAME (profiles/recipes/cells-*.yaml and macro-*.yaml), or --run NAME"
         )
     found = command(values, run_folder(name), source=source, resume=resume, reporter=Terminal())
-    text = [
-        f"model     {found.model}   {found.params:,} parameters, {found.macs:,} MACs",
-        f"top-1     {found.validation_top1:.2f} % validation (measured)",
-        f"test      {found.test_top1_onnx:.2f} % of {found.test_images} images in ONNX Runtime, "
-        f"{found.test_top1:.2f} % in PyTorch (measured); logits differ by {found.max_relative_difference:.1e}",
-    ]
-    if found.latency is not None:
-        text.append(f"latency   {found.latency.latency_ms:.4f} ms (measured)")
-    show({**found.facts(), "model": str(found.model), "folder": str(found.folder)}, text, as_json)
+    show({**found.facts(), "model": str(found.model), "folder": str(found.folder)}, found.measured_lines(), as_json)

@@ -1,6 +1,7 @@
 """What a searcher's trained network leaves: weights, and model.onnx that has been compared with PyTorch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,45 @@ from ofa_kit.export import predict
 from ofa_kit.export.compare import Comparison, compare_at_size
 from ofa_kit.export.onnx_export import save, with_metadata
 from ofa_kit.export.preprocessing import preprocessing_steps
+from ofa_kit.latency.protocol import Measurement
 from ofa_kit.training import checkpoint
 
 MODEL, WEIGHTS = "model.onnx", "network.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenNetwork:
+    """A trained network in a folder and what was measured of it."""
+
+    folder: Path
+    params: int
+    """Without an auxiliary head."""
+    macs: int
+    validation_top1: float
+    """Percent of the held-out part of the training images."""
+    test_top1: float
+    """Percent of the test images, in PyTorch."""
+    test_top1_onnx: float
+    test_images: int
+    max_relative_difference: float
+    """Of ONNX Runtime's logits from PyTorch's, relative to the largest."""
+    latency: Measurement | None = None
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL
+
+    def measured_lines(self) -> list[str]:
+        """Return what was measured, for a person to read."""
+        lines = [
+            f"model     {self.model}   {self.params:,} parameters, {self.macs:,} MACs",
+            f"top-1     {self.validation_top1:.2f} % validation (measured)",
+            f"test      {self.test_top1_onnx:.2f} % of {self.test_images} images in ONNX Runtime, "
+            f"{self.test_top1:.2f} % in PyTorch (measured); logits differ by {self.max_relative_difference:.1e}",
+        ]
+        if self.latency is not None:
+            lines.append(f"latency   {self.latency.latency_ms:.4f} ms (measured)")
+        return lines
 
 
 def save_proven(

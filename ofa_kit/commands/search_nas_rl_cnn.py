@@ -9,7 +9,7 @@ from typing import Any
 
 from ofa_kit import storage
 from ofa_kit.commands.cells_found import RESULT, alone, can_draw, open_times
-from ofa_kit.commands.proven_export import MODEL, save_proven
+from ofa_kit.commands.proven_export import ProvenNetwork, save_proven
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
@@ -36,10 +36,9 @@ NETWORK = "network.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvFound:
-    """The best child of a search, trained again, and what was measured of it."""
+class ConvFound(ProvenNetwork):
+    """The best child of a search, trained again; its validation top-1 is that of the best epoch."""
 
-    folder: Path
     net: ConvNet
     child: int
     """Its number."""
@@ -48,21 +47,6 @@ class ConvFound:
     child_top1: float
     """Percent of the held-out images, as a child: the best of many, so somewhat optimistic."""
     reward: float
-    params: int
-    macs: int
-    validation_top1: float
-    """Percent of the held-out images, trained again: the best epoch's."""
-    test_top1: float
-    """Percent of the test images, in PyTorch."""
-    test_top1_onnx: float
-    test_images: int
-    max_relative_difference: float
-    """Of ONNX Runtime's logits from PyTorch's, relative to the largest."""
-    latency: Measurement | None = None
-
-    @property
-    def model(self) -> Path:
-        return self.folder / MODEL
 
     def facts(self) -> dict[str, Any]:
         """Return all of it as plain values."""
@@ -71,18 +55,13 @@ class ConvFound:
 
     def lines(self) -> list[str]:
         """Return the same for a person to read."""
-        lines = [
+        return [
             f"network   {write_conv_net(self.net)}",
             f"child     {self.child} of {self.children} ({self.failed} failed): {self.child_top1:.2f} % validation "
             f"(measured), reward {self.reward:.4f}",
-            f"model     {self.model}   {self.params:,} parameters, {self.macs:,} MACs",
-            f"top-1     {self.validation_top1:.2f} % validation (measured), trained again",
-            f"test      {self.test_top1_onnx:.2f} % of {self.test_images} images in ONNX Runtime, "
-            f"{self.test_top1:.2f} % in PyTorch (measured); logits differ by {self.max_relative_difference:.1e}",
+            *self.measured_lines(),
+            f"files     {self.folder}: children.csv, controller.csv, network.txt, picture, metrics.csv",
         ]
-        if self.latency is not None:
-            lines.append(f"latency   {self.latency.latency_ms:.4f} ms (measured)")
-        return [*lines, f"files     {self.folder}: children.csv, controller.csv, network.txt, picture, metrics.csv"]
 
 
 def search_cnn(

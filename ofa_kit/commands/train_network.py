@@ -13,7 +13,7 @@ from torch import nn
 
 from ofa_kit import storage
 from ofa_kit.commands.cells_found import RESULT, alone, can_draw
-from ofa_kit.commands.proven_export import MODEL, save_proven
+from ofa_kit.commands.proven_export import ProvenNetwork, save_proven
 from ofa_kit.commands.train_supernet import prepare_torch
 from ofa_kit.data.dataset import Dataset
 from ofa_kit.data.sources import open_dataset
@@ -86,30 +86,13 @@ class NetworkKind(ABC, Generic[R, N]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkTrained:
-    """A trained network and what was measured of it."""
+class NetworkTrained(ProvenNetwork):
+    """A trained network, what it is and what was measured of it."""
 
-    folder: Path
     key: str
     """Which kind of network: the recipe's key that says what it is."""
     text: str
     """What it is, in text form."""
-    params: int
-    """Without an auxiliary head."""
-    macs: int
-    validation_top1: float
-    """Percent of the held-out part of the training images."""
-    test_top1: float
-    """Percent of the test images, in PyTorch."""
-    test_top1_onnx: float
-    test_images: int
-    max_relative_difference: float
-    """Of ONNX Runtime's logits from PyTorch's, relative to the largest."""
-    latency: Measurement | None = None
-
-    @property
-    def model(self) -> Path:
-        return self.folder / MODEL
 
     def facts(self) -> dict[str, Any]:
         """Return all but the folder as plain values."""

@@ -3,11 +3,11 @@
     python tools/bench/searchers.py PATH --minutes 10 --latency-ms 0.4 --seeds 2
 
 PATH is a folder with train/ and test/ folders of classes, as for imagefolder:PATH; --images of its training images are
-used by all. Each method is the commands that a user would type (searchers_methods.py), in RUNS/METHOD-SEED, sized so
-that a core of the machine they were sized on is busy for about --minutes with all of them: supernets, latency tables,
-searches, training of what was found. What each took is measured (processor time of its processes, in core-minutes).
-At the end all exported models are timed side by side, and top-1 is that of all test images in ONNX Runtime. A command
-that is finished is not repeated; one that was interrupted begins anew. --table prints what is finished.
+used by all. Each method is the commands that a user would type (searchers_methods.py), in RUNS/METHOD-SEED, sized to
+keep a core busy for about --minutes with all of them: supernets, latency tables, searches, training of what was found.
+What each really took is measured (processor time of its processes, in core-minutes). At the end all exported models are
+timed side by side, and top-1 is that of all test images in ONNX Runtime. A command that is finished is not repeated;
+one that was interrupted begins anew, but keeps what it had measured. --table prints what is finished.
 """
 
 import argparse

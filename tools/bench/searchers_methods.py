@@ -55,7 +55,7 @@ def bignas(wanted: Wanted, shell: Shell) -> Found:
 
 def ofa(wanted: Wanted, shell: Shell) -> Found:
     """Shrink progressively, then take a subnet as it is (Cai et al. 2020)."""
-    return _supernet(wanted, shell, "cifar10-progressive-shrinking", wanted.sized(6))
+    return _supernet(wanted, shell, "cifar10-progressive-shrinking", wanted.sized(3))
 
 
 def spos(wanted: Wanted, shell: Shell) -> Found:
@@ -97,13 +97,8 @@ def nas_rl(wanted: Wanted, shell: Shell) -> Found:
     children = {"images": 3000, "epochs": 2, "children": wanted.sized(36)}
     sizes = _settings({**space, **children, "final_epochs": wanted.sized(12)})
     recipe = ("--recipe", "nas-rl-digits", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
-    how = (
-        "--latency-hard",
-        "--processes",
-        0,
-        "--seed",
-        wanted.seed,
-    )  # children of other processes are not ours to count
+    in_this_process = ("--processes", 0)  # the time of others would not be counted
+    how = ("--latency-hard", *in_this_process, "--seed", wanted.seed)
     made = shell("search", "search", "nas-rl", *recipe, *how, *sizes, makes="runs/search")
     return Found(made["test_top1_onnx"], made["model"], made["params"])
 
