@@ -54,8 +54,8 @@ def bignas(wanted: Wanted, shell: Shell) -> Found:
 
 
 def ofa(wanted: Wanted, shell: Shell) -> Found:
-    """Shrink progressively, then take a subnet as it is (Cai et al. 2020)."""
-    return _supernet(wanted, shell, "cifar10-progressive-shrinking", wanted.sized(3))
+    """Shrink progressively, one epoch a phase at least, then take a subnet as it is (Cai et al. 2020)."""
+    return _supernet(wanted, shell, "cifar10-progressive-shrinking", wanted.sized(6))
 
 
 def spos(wanted: Wanted, shell: Shell) -> Found:
