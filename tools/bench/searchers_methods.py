@@ -50,7 +50,7 @@ class Shell(Protocol):
 
 def bignas(wanted: Wanted, shell: Shell) -> Found:
     """Train by the sandwich rule, then take a subnet as it is (Yu et al. 2020)."""
-    return _supernet(wanted, shell, "cifar10-small", wanted.sized(4))
+    return _supernet(wanted, shell, "cifar10-small", wanted.sized(3.5))
 
 
 def ofa(wanted: Wanted, shell: Shell) -> Found:
@@ -74,11 +74,11 @@ def spos(wanted: Wanted, shell: Shell) -> Found:
 
 def darts(wanted: Wanted, shell: Shell) -> Found:
     """Move a mixture by gradients with the latency in the loss, then train the cells (Liu et al. 2019)."""
-    sizes = ("--epochs", wanted.sized(3), *_settings({"images": 2000, "latency_weight": 1.0, **_network()}))
+    sizes = ("--epochs", wanted.sized(2.5), *_settings({"images": 2000, "latency_weight": 1.0, **_network()}))
     seed = ("--seed", wanted.seed)
     recipe = ("--recipe", "darts-small", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
     shell("search", "search", "darts", *recipe, *sizes, *seed, makes="runs/search")
-    return _trained_cells(wanted, shell, "darts")
+    return _trained_cells(wanted, shell, "darts", 3.3)
 
 
 def enas(wanted: Wanted, shell: Shell) -> Found:
@@ -88,14 +88,14 @@ def enas(wanted: Wanted, shell: Shell) -> Found:
     sizes = _settings({**epochs, "images": 4000, "derive_samples": 30, **_network()})
     recipe = ("--recipe", "enas-micro-small", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
     shell("search", "search", "enas", *recipe, "--latency-hard", *sizes, "--seed", wanted.seed, makes="runs/search")
-    return _trained_cells(wanted, shell, "enas")
+    return _trained_cells(wanted, shell, "enas", 5)
 
 
 def nas_rl(wanted: Wanted, shell: Shell) -> Found:
     """Let a controller learn from children within the budget, then train the best again (Zoph & Le 2017)."""
     space = {"layers": 6, "filters": "[8, 16, 24, 32]", "stride_heights": "[1, 2]", "stride_widths": "[1, 2]"}
-    children = {"images": 3000, "epochs": 2, "children": wanted.sized(36)}
-    sizes = _settings({**space, **children, "final_epochs": wanted.sized(12)})
+    children = {"images": 3000, "epochs": 2, "children": wanted.sized(45)}
+    sizes = _settings({**space, **children, "final_epochs": wanted.sized(16)})
     recipe = ("--recipe", "nas-rl-digits", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
     in_this_process = ("--processes", 0)  # the time of others would not be counted
     how = ("--latency-hard", *in_this_process, "--seed", wanted.seed)
@@ -127,10 +127,10 @@ def _train_supernet(wanted: Wanted, shell: Shell, recipe: str, epochs: int) -> N
     shell("supernet", "train-supernet", *given, *_settings({**images, "seed": wanted.seed}), makes="runs/net")
 
 
-def _trained_cells(wanted: Wanted, shell: Shell, layout: str) -> Found:
+def _trained_cells(wanted: Wanted, shell: Shell, layout: str, epochs: float) -> Found:
     given = ("--genotype", "runs/search/genotype.txt", "--recipe", "cells-small", "--data", wanted.data)
     sizes = _settings({"images": 0, "layout": layout, "eval_every": 100, **CELLS})
-    how = ("--run", "runs/found", "--epochs", wanted.sized(4), "--seed", wanted.seed, "--device", wanted.device)
+    how = ("--run", "runs/found", "--epochs", wanted.sized(epochs), "--seed", wanted.seed, "--device", wanted.device)
     made = shell("train", "train-cells", *given, *how, *sizes, makes="runs/found")
     return Found(made["test_top1_onnx"], made["model"], made["params"])
 
