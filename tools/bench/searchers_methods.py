@@ -88,7 +88,7 @@ def enas(wanted: Wanted, shell: Shell) -> Found:
     sizes = _settings({**epochs, "images": 4000, "derive_samples": 30, **_network()})
     recipe = ("--recipe", "enas-micro-small", "--data", wanted.data, "--run", "runs/search", *wanted.budget)
     shell("search", "search", "enas", *recipe, "--latency-hard", *sizes, "--seed", wanted.seed, makes="runs/search")
-    return _trained_cells(wanted, shell, "enas", 5)
+    return _trained_cells(wanted, shell, "enas", 7.5)
 
 
 def nas_rl(wanted: Wanted, shell: Shell) -> Found:
